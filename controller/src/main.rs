@@ -1,0 +1,3 @@
+//! Landfall controller.
+
+fn main() {}

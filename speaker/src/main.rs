@@ -1,0 +1,3 @@
+//! Landfall speaker.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The lab command.
+
+fn main() {}
