@@ -1,1 +1,13 @@
-//! core
+//! The pure part of Landfall: what an address pool holds, who gets which address, who announces it, and what
+//! the kernel should look like. Nothing in here does I/O, reads a clock, draws a random number or knows
+//! Kubernetes: its manifest has neither `kube` nor `tokio`, so time, randomness and observations are arguments
+//! and decisions are return values.
+
+pub mod addr;
+pub mod name;
+
+// Allocation: pools, the ledger of who holds what, and the decision.
+
+// The data path: what every front end should do, and the difference to what the kernel has.
+
+// Ownership and announcing.
