@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts; sourced, never run.
 
 # say TEXT: one line of progress with the time of day.

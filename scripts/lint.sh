@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Every check that needs no cluster. Warnings are errors here and nowhere else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+say "format"
+cargo fmt --all --check
+
+say "clippy"
+cargo clippy --locked --workspace --all-targets -- -D warnings
+
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+say "generated files"
+before=$(mktemp -d)
+trap 'rm -rf "$before"' EXIT
+cp -r charts/landfall/crds "$before/"
+scripts/generate.sh
+diff -r "$before/crds" charts/landfall/crds ||
+    die "charts/landfall/crds was not what the types generate; it is now: commit it"
+
+say "one version"
+version=$(project_version)
+for key in version appVersion; do
+    grep -qx "$key: $version" charts/landfall/Chart.yaml || die "$key in charts/landfall/Chart.yaml is not $version"
+done
+
+say "chart"
+lab=$(target_dir)/debug/lab
+"$lab" helm lint --strict charts/landfall
+for values in charts/landfall/ci/*.yaml; do
+    "$lab" helm template landfall charts/landfall --namespace landfall-system --values "$values" > /dev/null
+done
+for wrong in speaker.port=0 controller.replica=3 image.pullPolicy=Sometimes; do
+    ! "$lab" helm template landfall charts/landfall --set "$wrong" > /dev/null 2>&1 ||
+        die "the chart takes the wrong value $wrong"
+done
+
+say "shell scripts"
+need shellcheck "the shell linter" shellcheck
+shellcheck --external-sources .ci/run scripts/*.sh
+
+# Compiling cargo-deny takes longer than all the rest, so it is not installed here. It looks at Cargo.lock only.
+if cargo deny --version > /dev/null 2>&1; then
+    say "dependencies"
+    cargo deny --all-features check
+else
+    say "dependencies: cargo-deny is not installed, so deny.toml was not applied (cargo install --locked cargo-deny)"
+fi
