@@ -1,0 +1,3 @@
+module landfall.dev/lab/hello
+
+go 1.26.0
