@@ -11,3 +11,5 @@ pub mod name;
 // The data path: what every front end should do, and the difference to what the kernel has.
 
 // Ownership and announcing.
+pub mod elect;
+pub mod segment;

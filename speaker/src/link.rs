@@ -1,0 +1,122 @@
+//! The network interfaces of this node as the kernel reports them: a snapshot first, then every change as it
+//! happens, never by polling.
+
+mod decode;
+mod monitor;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use landfall_core::name::Iface;
+use landfall_core::segment::{Segment, Segments};
+
+pub use monitor::{LinkError, Monitor, open};
+
+/// A 48-bit Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The address all stations listen to.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether the address stands for more than one station.
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it: a re-created interface of the same name has another one.
+    pub index: u32,
+    /// Its current name.
+    pub name: Iface,
+    /// Its current hardware address, when it has one of Ethernet's form.
+    pub mac: Option<Mac>,
+    /// Administratively up and with carrier (`IFF_UP` and `IFF_LOWER_UP`).
+    pub up: bool,
+    /// Resolves addresses by ARP and NDP on an Ethernet-like medium: not loopback, not `IFF_NOARP`.
+    pub resolves: bool,
+    /// What kind of virtual device it is (`bridge`, `veth`, `vlan`…); `None` for hardware.
+    pub kind: Option<String>,
+    /// The subnets its addresses put it in, host bits kept, in the order of the addresses.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Link {
+    /// Whether addresses can be announced here at all.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        self.up && self.resolves && self.mac.is_some()
+    }
+}
+
+/// All interfaces of the node at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    links: BTreeMap<u32, Link>,
+}
+
+impl Links {
+    /// The interface that has this name now.
+    #[must_use]
+    pub fn named(&self, name: &Iface) -> Option<&Link> {
+        self.links.values().find(|link| link.name == *name)
+    }
+
+    /// Every interface, by index.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The interface an address would be announced on: it is up, resolves addresses, and one of its subnets holds
+    /// the address. The longest prefix wins, then the first name.
+    #[must_use]
+    pub fn holding(&self, addr: IpAddr) -> Option<&Link> {
+        let segments = self.segments();
+        segments.holding(addr, |_| true).and_then(|name| self.named(name))
+    }
+
+    /// The subnets in which this node can announce addresses. Left out: interfaces without carrier, without
+    /// address resolution (loopback, tunnels), host routes (/32 and /128) and link-local IPv6.
+    #[must_use]
+    pub fn segments(&self) -> Segments {
+        let shared = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !is_link_local(net.addr());
+        self.links
+            .values()
+            .filter(|link| link.announces())
+            .flat_map(|link| {
+                let segment = |net: &IpNet| Segment { iface: link.name.clone(), net: *net };
+                link.addresses.iter().filter(shared).map(segment)
+            })
+            .collect()
+    }
+}
+
+impl FromIterator<Link> for Links {
+    fn from_iter<T: IntoIterator<Item = Link>>(links: T) -> Self {
+        Self { links: links.into_iter().map(|link| (link.index, link)).collect() }
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}

@@ -1,0 +1,76 @@
+//! The system calls Landfall needs that no safe wrapper offers: binding an `AF_PACKET` socket to an interface and
+//! locking its filter. All `unsafe` of the project is in this file.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+
+/// Opens a raw packet socket that receives frames of one Ethernet type from one interface.
+///
+/// The socket is made with protocol 0, which receives nothing; the filter is attached and locked
+/// (`SO_LOCK_FILTER`: nobody can remove or replace it, not even this process) before it is bound. So not a single
+/// frame arrives that the filter has not let pass. It is non-blocking and closed on exec.
+///
+/// `index` is the interface's number, `ethertype` the protocol in host order (packet(7)).
+pub fn packet_socket(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
+    socket.attach_filter(filter)?;
+    lock_filter(&socket)?;
+    socket.bind(&link_address(index, ethertype)?)?;
+    Ok(socket)
+}
+
+/// Forbids any later change of the filter of a socket (socket(7), `SO_LOCK_FILTER`).
+#[allow(unsafe_code, reason = "neither socket2 nor nix knows SO_LOCK_FILTER")]
+fn lock_filter(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // The size of an int is far below the limit of socklen_t.
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the option takes an int, and `on` is one
+    // that lives until the call returns.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LOCK_FILTER,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The address of an interface in the packet family, restricted to one Ethernet type (packet(7)).
+#[allow(unsafe_code, reason = "no safe wrapper makes a sockaddr_ll")]
+fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
+    let index = i32::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut storage = SockAddrStorage::zeroed();
+    {
+        // SAFETY: the storage is zeroed and sockaddr_ll is plain old data for which all zeroes are valid; socket2
+        // asserts that it fits.
+        let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+        link.sll_family = libc::AF_PACKET as u16;
+        link.sll_protocol = ethertype.to_be();
+        link.sll_ifindex = index;
+    }
+    // SAFETY: the first `sockaddr_ll` bytes of the storage have just been filled in for the family they name.
+    Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_number_beyond_the_kernels_range_is_refused() {
+        assert_eq!(link_address(u32::MAX, 0x0806).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_address_names_family_protocol_and_interface() {
+        let address = link_address(7, 0x0806).unwrap();
+        assert_eq!(i32::from(address.family()), libc::AF_PACKET);
+        assert_eq!(address.len() as usize, size_of::<libc::sockaddr_ll>());
+    }
+}
