@@ -9,6 +9,10 @@ pub mod name;
 // Allocation: pools, the ledger of who holds what, and the decision.
 
 // The data path: what every front end should do, and the difference to what the kernel has.
+pub mod diff;
+pub mod endpoints;
+pub mod frontend;
+pub mod service;
 
 // Ownership and announcing.
 pub mod elect;

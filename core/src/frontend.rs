@@ -1,0 +1,207 @@
+//! Front ends: what one (address, protocol, port) of a Service does with the traffic that reaches it.
+//!
+//! A front end is the whole decision about a Service port on one node, as a value without names: two Services with
+//! equal endpoints have equal front ends. [`crate::diff`] turns it into entries of the kernel's tables.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::addr::{AddrRange, Family, number};
+use crate::endpoints::{Selection, Target, select};
+use crate::name::NodeName;
+use crate::service::{Affinity, ExternalPolicy, Protocol, Service, Slice, Sources};
+
+/// Which front end: what a client connects to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey {
+    /// The load-balancer address.
+    pub addr: IpAddr,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The port of the Service.
+    pub port: NonZeroU16,
+}
+
+impl FrontendKey {
+    /// The family of its address.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        Family::of(self.addr)
+    }
+}
+
+impl fmt::Display for FrontendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            IpAddr::V4(addr) => write!(f, "{addr}:{}/{}", self.port, self.protocol),
+            IpAddr::V6(addr) => write!(f, "[{addr}]:{}/{}", self.port, self.protocol),
+        }
+    }
+}
+
+impl fmt::Debug for FrontendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is hashed to choose an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spread {
+    /// The client's address and port: the connections of a client spread.
+    Flow,
+    /// The client's address: all connections of a client go to one endpoint.
+    Client,
+}
+
+/// Who may reach a front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Everybody; costs nothing per packet.
+    Anyone,
+    /// Nobody: the Service is restricted and names no range of this family.
+    Nobody,
+    /// Sources inside one of these ranges: sorted, disjoint and not adjacent.
+    Ranges(Arc<[AddrRange]>),
+}
+
+/// Where the traffic of a front end goes. Lists are in canonical order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To any of these endpoints, with the node's own address as source.
+    Cluster {
+        /// The endpoints on all nodes; none: new connections are refused.
+        targets: Box<[Target]>,
+    },
+    /// By origin: traffic from outside to endpoints on this node with its source kept, traffic from this node and
+    /// its pods to all endpoints.
+    Local {
+        /// The endpoints on this node; none: traffic from outside is dropped without a word, so that the client's
+        /// retry can meet a node that has one (unless there are none anywhere: then it is refused).
+        local: Box<[Target]>,
+        /// The endpoints on all nodes.
+        everywhere: Box<[Target]>,
+    },
+}
+
+/// What one front end does on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// Who may reach it.
+    pub admission: Admission,
+    /// How an endpoint is chosen.
+    pub spread: Spread,
+    /// Where its traffic goes.
+    pub route: Route,
+}
+
+impl Frontend {
+    /// Whether there is an endpoint for anybody, on any node.
+    #[must_use]
+    pub fn has_endpoints(&self) -> bool {
+        match &self.route {
+            Route::Cluster { targets } => !targets.is_empty(),
+            Route::Local { local, everywhere } => !local.is_empty() || !everywhere.is_empty(),
+        }
+    }
+
+    /// Whether there is an endpoint on this node for traffic from outside; under the policy Cluster, anywhere.
+    #[must_use]
+    pub fn serves_external(&self) -> bool {
+        match &self.route {
+            Route::Cluster { targets } => !targets.is_empty(),
+            Route::Local { local, .. } => !local.is_empty(),
+        }
+    }
+}
+
+/// All front ends of a Service on `node`: one for each of its addresses and ports, endpoints or not.
+///
+/// `slices` are the Service's own `EndpointSlice`s in any order. Families are independent: an IPv4 address gets
+/// the IPv4 endpoints only.
+#[must_use]
+pub fn frontends(service: &Service, slices: &[&Slice], node: &NodeName) -> Vec<(FrontendKey, Frontend)> {
+    let spread = match service.affinity {
+        Affinity::None => Spread::Flow,
+        Affinity::ClientIp { .. } => Spread::Client,
+    };
+    let mut made = Vec::with_capacity(service.vips.len() * service.ports.len());
+    for family in [Family::V4, Family::V6] {
+        let vips: Vec<IpAddr> =
+            service.vips.iter().copied().filter(|vip| Family::of(*vip) == family).collect();
+        if vips.is_empty() {
+            continue;
+        }
+        let admission = admission(&service.sources, family);
+        for port in &service.ports {
+            let found = select(port, family, slices, node, service.publish_not_ready);
+            let route = route(service.external_policy, found);
+            for addr in &vips {
+                let key = FrontendKey { addr: *addr, protocol: port.protocol, port: port.port };
+                made.push((key, Frontend { admission: admission.clone(), spread, route: route.clone() }));
+            }
+        }
+    }
+    made
+}
+
+fn route(policy: ExternalPolicy, found: Selection) -> Route {
+    match policy {
+        ExternalPolicy::Cluster => Route::Cluster { targets: found.everywhere.into() },
+        ExternalPolicy::Local => {
+            Route::Local { local: found.local.into(), everywhere: found.everywhere.into() }
+        }
+    }
+}
+
+/// What a Service's source ranges mean in one family.
+#[must_use]
+pub fn admission(sources: &Sources, family: Family) -> Admission {
+    let Sources::Only(nets) = sources else { return Admission::Anyone };
+    let ranges = merged(nets.iter().copied(), family);
+    match ranges.as_slice() {
+        [] => Admission::Nobody,
+        [only] if covers_family(*only) => Admission::Anyone,
+        _ => Admission::Ranges(ranges.into()),
+    }
+}
+
+/// The prefixes of one family as sorted, disjoint ranges, neighbours joined: what an interval set of the kernel
+/// accepts (it refuses overlaps).
+#[must_use]
+pub fn merged(nets: impl IntoIterator<Item = IpNet>, family: Family) -> Vec<AddrRange> {
+    let mut ranges: Vec<AddrRange> =
+        nets.into_iter().map(AddrRange::from).filter(|range| range.family() == family).collect();
+    ranges.sort_unstable();
+    let mut merged: Vec<AddrRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        if let Some(last) = merged.last_mut()
+            && number(range.first()) <= number(last.last()).saturating_add(1)
+        {
+            // Sorted by first address, so both ends are of one family and in order: this cannot fail.
+            if let Ok(joined) = AddrRange::new(last.first(), last.last().max(range.last())) {
+                *last = joined;
+            }
+            continue;
+        }
+        merged.push(range);
+    }
+    merged
+}
+
+/// Whether a range holds every address of its family.
+fn covers_family(range: AddrRange) -> bool {
+    let all = match range.family() {
+        Family::V4 => u128::from(u32::MAX),
+        Family::V6 => u128::MAX,
+    };
+    number(range.first()) == 0 && number(range.last()) == all
+}
+
+#[cfg(test)]
+#[path = "frontend_tests.rs"]
+mod tests;
