@@ -29,7 +29,9 @@ pub enum Ended<E: Display> {
 /// Waits until the first task ends and says how: none of them may die unseen.
 ///
 /// Each task carries its name in its result. Dropping the set afterwards cancels the others.
-pub async fn first_ended<E: Display + 'static>(tasks: &mut JoinSet<(&'static str, Result<(), E>)>) -> Ended<E> {
+pub async fn first_ended<E: Display + 'static>(
+    tasks: &mut JoinSet<(&'static str, Result<(), E>)>,
+) -> Ended<E> {
     match tasks.join_next().await {
         Some(Ok((task, Ok(())))) => Ended::Returned(task),
         Some(Ok((task, Err(error)))) => Ended::Failed { task, error },

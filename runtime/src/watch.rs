@@ -49,9 +49,8 @@ pub async fn run<K, T>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
-    let mut events = Box::pin(
-        watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default()),
-    );
+    let mut events =
+        Box::pin(watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default()));
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(Event::Init) => Change::Listing,
