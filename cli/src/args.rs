@@ -35,7 +35,7 @@ pub(crate) struct Connection {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Pools, Services of type `LoadBalancer`, their addresses, and which node answers for each
+    /// Pools, load-balanced Services, their addresses, and which node answers for each
     Status(Status),
 }
 

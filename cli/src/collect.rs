@@ -64,7 +64,12 @@ where
     let mut params = params.limit(PAGE);
     let mut items = Vec::new();
     loop {
-        let page = api.list(&params).await.with_context(|| format!("listing {what}"))?;
+        let page = match api.list(&params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                anyhow::bail!("the cluster knows no {what}: is Landfall installed?")
+            }
+            result => result.with_context(|| format!("listing {what}"))?,
+        };
         items.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

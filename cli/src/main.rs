@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell when the error stream is gone too.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", explain(&error));
             ExitCode::FAILURE
         }
     }
@@ -36,5 +36,33 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         // A reader such as head may have seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// The error with its causes, without those that the text before has repeated already: the client library's
+/// errors print their sources themselves.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::explain;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told =
+            anyhow!("no route to host").context("connecting: no route to host").context("listing services");
+        assert_eq!(explain(&told), "listing services: connecting: no route to host");
+    }
+
+    #[test]
+    fn no_cause_is_left_out() {
+        assert_eq!(explain(&anyhow!("c").context("b").context("a")), "a: b: c");
     }
 }
