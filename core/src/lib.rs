@@ -15,5 +15,6 @@ pub mod frontend;
 pub mod service;
 
 // Ownership and announcing.
+pub mod announce;
 pub mod elect;
 pub mod segment;

@@ -1,6 +1,11 @@
 //! Announcing on the local segment: answers ARP for the addresses this node owns, and tells the segment when it
 //! gains one.
 
+pub mod arp;
+mod responder;
+mod socket;
+mod task;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -64,6 +69,5 @@ pub enum L2Error {
 
 /// Announces until dropped; nothing is sent when it ends.
 pub async fn run(settings: Settings, ports: Ports, counters: Arc<Counters>) -> Result<Infallible, L2Error> {
-    let _ = (settings, ports, counters);
-    std::future::pending().await
+    task::Task::new(settings, ports, counters).run().await
 }

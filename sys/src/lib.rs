@@ -1,8 +1,10 @@
-//! The system calls Landfall needs that no safe wrapper offers: binding an `AF_PACKET` socket to an interface and
-//! locking its filter. All `unsafe` of the project is in this file.
+//! What Landfall needs of the system and no safe wrapper offers: binding an `AF_PACKET` socket to an interface,
+//! locking its filter, and waiting for a socket in tokio. All `unsafe` of the project is in this file.
 
 use std::io;
 use std::os::fd::AsRawFd;
+
+use tokio::io::unix::AsyncFd;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
@@ -56,6 +58,42 @@ fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     }
     // SAFETY: the first `sockaddr_ll` bytes of the storage have just been filled in for the family they name.
     Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
+}
+
+/// A non-blocking socket of any kind registered with the tokio reactor.
+///
+/// `tokio::io::unix::AsyncFd::register` is unsafe because nothing keeps its owner from closing or replacing the
+/// descriptor while it is registered. Here nothing can: the socket is only ever lent out immutably.
+#[derive(Debug)]
+pub struct AsyncSocket(AsyncFd<Socket>);
+
+impl AsyncSocket {
+    /// Registers a socket and makes it non-blocking. Must be called in a tokio runtime with I/O enabled.
+    #[allow(unsafe_code, reason = "tokio offers no safe way to register a socket it does not know")]
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // SAFETY: the socket owns its open descriptor, moves into the registration and stays there until it is
+        // dropped; this type hands out `&Socket` only, through which it can be neither closed nor replaced.
+        let registered = unsafe { AsyncFd::register(socket) };
+        Ok(Self(registered?))
+    }
+
+    /// The socket, for calls that never wait.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        self.0.get_ref()
+    }
+
+    /// Calls `read` whenever the socket has something to read, until it returns anything but
+    /// [`io::ErrorKind::WouldBlock`]. Dropping the future in between loses nothing.
+    pub async fn read_with<T>(&self, mut read: impl FnMut(&Socket) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            if let Ok(outcome) = ready.try_io(|registered| read(registered.get_ref())) {
+                return outcome;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

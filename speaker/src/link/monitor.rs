@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use landfall_sys::AsyncSocket;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use tokio::io::unix::AsyncFd;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
 use tokio::sync::watch;
 
 use super::decode::{Address, Fact, facts};
@@ -48,7 +49,7 @@ pub enum LinkError {
 /// Follows the interfaces of the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Monitor {
-    socket: AsyncFd<Socket>,
+    socket: AsyncSocket,
     buffer: Vec<u8>,
     sequence: u32,
     table: Table,
@@ -58,21 +59,22 @@ pub struct Monitor {
 /// Subscribes to changes, then lists what is there: the receiver holds the complete picture from the start, and
 /// [`Monitor::run`] keeps it so.
 pub async fn open() -> Result<(Monitor, watch::Receiver<Arc<Links>>), LinkError> {
-    let socket = socket().map_err(LinkError::Open)?;
+    let socket = subscribe().map_err(LinkError::Open)?;
     let (links, receiver) = watch::channel(Arc::default());
     let mut monitor =
-        Monitor { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0, table: Table::default(), links };
+        Monitor { socket, buffer: vec![0; DATAGRAM], sequence: 0, table: Table::default(), links };
     monitor.resync().await?;
     Ok((monitor, receiver))
 }
 
-fn socket() -> io::Result<AsyncFd<Socket>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn subscribe() -> io::Result<AsyncSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket: OwnedFd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
     // The default of some systems is small; an overrun costs a dump, so failing to enlarge it is no error.
-    let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER);
-    socket.bind(&SocketAddr::new(0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))?;
-    socket.set_non_blocking(true)?;
-    Ok(AsyncFd::register(socket)?)
+    let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    AsyncSocket::new(socket.into())
 }
 
 impl Monitor {
@@ -152,19 +154,16 @@ impl Monitor {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         // A request of a few bytes on an idle socket never blocks.
-        self.socket.get_ref().send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.socket.socket().as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
+        Ok(())
     }
 
     async fn receive(&mut self) -> io::Result<Vec<Fact>> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            self.buffer.clear();
-            let buffer = &mut self.buffer;
-            match ready.try_io(|socket| socket.get_ref().recv(buffer, 0)) {
-                Ok(received) => return received.map(|_| facts(&self.buffer)),
-                Err(_would_block) => {}
-            }
-        }
+        let buffer = &mut self.buffer;
+        let read = |socket: &socket2::Socket| Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?);
+        let length = self.socket.read_with(read).await?;
+        Ok(facts(self.buffer.get(..length).unwrap_or_default()))
     }
 }
 
