@@ -72,8 +72,8 @@ pub async fn run<K, T>(
 
 /// Waits between attempts: 50 ms, then twice as long each time up to 2 s. The ceiling is low because the watch
 /// should be back within seconds after an outage of any length, and one request in 2 s hurts no API server.
-#[derive(Clone, Copy, Debug)]
-struct Retry {
+#[derive(Clone, Debug)]
+pub struct Retry {
     next: Duration,
 }
 

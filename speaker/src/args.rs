@@ -1,0 +1,99 @@
+//! The command line and the environment.
+
+use std::net::SocketAddr;
+
+use clap::{ArgAction, Parser};
+use ipnet::IpNet;
+use landfall_runtime::telemetry::LogArgs;
+
+use crate::convert::ClassFilter;
+
+/// Announces the addresses of load-balanced Services from one node and carries their traffic to the pods.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "landfall-speaker", version)]
+pub struct Args {
+    /// Name of the Node object of the machine this runs on
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = name)]
+    pub node_name: String,
+    /// Namespace of the installation: the Leases of all speakers are there
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "landfall-system", value_parser = name)]
+    pub namespace: String,
+    /// Name of this pod, for the Events it writes [default: the node's name]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// The spec.loadBalancerClass of the Services to serve
+    #[arg(
+        long,
+        env = "LANDFALL_LOAD_BALANCER_CLASS",
+        value_name = "CLASS",
+        default_value = "landfall.dev/landfall"
+    )]
+    pub load_balancer_class: String,
+    /// Whether Services without a class are served too
+    #[arg(
+        long,
+        env = "LANDFALL_DEFAULT_CLASS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub default_class: bool,
+    /// Networks of the pods of this node, comma-separated [default: spec.podCIDRs of the Node]
+    #[arg(long, env = "LANDFALL_CLUSTER_CIDR", value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value = "[::]:9641")]
+    pub listen: SocketAddr,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Args {
+    /// Which Services are ours.
+    #[must_use]
+    pub fn classes(&self) -> ClassFilter {
+        ClassFilter { class: self.load_balancer_class.as_str().into(), default: self.default_class }
+    }
+}
+
+/// A name of an object: an empty one, as an unset variable of a pod template leaves it, is a mistake.
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("the name is empty") } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(["landfall-speaker", "--node-name", "n1"].iter().chain(args))
+    }
+
+    #[test]
+    fn the_flags_of_the_chart_are_understood() {
+        let args = parse(&[
+            "--listen=[::]:9641",
+            "--log=info",
+            "--log-format=json",
+            "--load-balancer-class=landfall.dev/landfall",
+            "--default-class=false",
+            "--cluster-cidr=10.244.0.0/16,fd00:244::/48",
+        ])
+        .unwrap();
+        assert!(!args.default_class && !args.classes().admits(None));
+        assert!(args.classes().admits(Some("landfall.dev/landfall")));
+        assert_eq!(args.cluster_cidr.len(), 2);
+    }
+
+    #[test]
+    fn a_service_without_a_class_is_served_unless_told_otherwise() {
+        assert!(parse(&[]).unwrap().classes().admits(None));
+    }
+
+    #[test]
+    fn an_empty_node_name_is_refused() {
+        let error = Args::try_parse_from(["landfall-speaker", "--node-name="]).unwrap_err();
+        assert!(error.to_string().contains("the name is empty"), "{error}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Node: what advertisements select by and where its pods are.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as k8s;
+
+use super::address;
+
+/// The label by which users keep load-balancer traffic off a node (KEP-1143).
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// What matters of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its uid, for owner references.
+    pub uid: Box<str>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The networks of its pods, as far as Kubernetes hands them out.
+    pub pod_cidrs: Vec<IpNet>,
+}
+
+impl NodeFacts {
+    /// Whether users want load-balancer traffic kept off this node.
+    #[must_use]
+    pub fn excluded(&self) -> bool {
+        // Any value counts, `false` too: the label's presence is the statement (cloud-provider does the same).
+        self.labels.contains_key(EXCLUDE)
+    }
+}
+
+/// The compact form of a Node.
+#[must_use]
+pub fn node(object: k8s::Node) -> NodeFacts {
+    let spec = object.spec.unwrap_or_default();
+    let mut cidrs = spec.pod_cidrs.unwrap_or_default();
+    // Single-stack clusters of old fill only the singular field.
+    if cidrs.is_empty() {
+        cidrs.extend(spec.pod_cidr);
+    }
+    let mut pod_cidrs: Vec<IpNet> = cidrs.iter().filter_map(|c| address::prefix(c)).collect();
+    pod_cidrs.sort_unstable();
+    pod_cidrs.dedup();
+    NodeFacts {
+        uid: object.metadata.uid.unwrap_or_default().into_boxed_str(),
+        labels: object.metadata.labels.unwrap_or_default(),
+        pod_cidrs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn convert(object: Value) -> NodeFacts {
+        node(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn pod_networks_of_both_families_are_taken() {
+        for (spec, want) in [
+            (
+                json!({"podCIDRs": ["10.244.1.0/24", "fd00:244:1::/64"]}),
+                vec!["10.244.1.0/24", "fd00:244:1::/64"],
+            ),
+            (json!({"podCIDR": "10.244.1.0/24"}), vec!["10.244.1.0/24"]),
+            (json!({"podCIDR": "fd00:244:1::/64"}), vec!["fd00:244:1::/64"]),
+            (json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}), vec!["10.244.1.0/24"]),
+            (json!({}), vec![]),
+        ] {
+            let want: Vec<IpNet> = want.iter().map(|w| w.parse().unwrap()).collect();
+            assert_eq!(convert(json!({"metadata": {}, "spec": spec})).pod_cidrs, want);
+        }
+    }
+
+    #[test]
+    fn the_exclusion_label_counts_whatever_its_value() {
+        for (labels, excluded) in [
+            (json!({}), false),
+            (json!({"kubernetes.io/hostname": "n1"}), false),
+            (json!({EXCLUDE: ""}), true),
+            (json!({EXCLUDE: "false"}), true),
+        ] {
+            assert_eq!(convert(json!({"metadata": {"labels": labels}})).excluded(), excluded, "{labels}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What this node knows of the cluster, in compact form: an index that says which Services a change touches.
+//!
+//! Nothing in here waits, sends or looks at a clock. Changes go in through [`View::apply`], decisions come out as
+//! values: which Services have to be computed anew, their front ends, and what may be announced where.
+
+mod plans;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use landfall_core::frontend::{self, Frontend, FrontendKey};
+use landfall_core::name::{NodeName, PoolName, ServiceKey};
+use landfall_core::service::{ExternalPolicy, Service, Slice};
+
+use crate::convert::{Advertisement, NodeFacts, Pool, ServiceFacts, SliceFacts, SliceKey};
+use crate::metrics::Kind;
+
+/// One thing that a watch reports about objects of one kind.
+#[derive(Debug)]
+pub enum Change<K, V> {
+    /// The object exists and looks like this.
+    Set(K, V),
+    /// The object is gone, or is no concern of ours any more.
+    Delete(K),
+    /// A complete list has ended; whatever is not in this set is gone.
+    Listed(HashSet<K>),
+}
+
+/// A report of one of the watches.
+#[derive(Debug)]
+pub enum Observed {
+    /// A Service; with its resource version.
+    Service(Change<ServiceKey, ServiceFacts>, u64),
+    /// An `EndpointSlice`; with its resource version.
+    Slice(Change<SliceKey, SliceFacts>, u64),
+    /// A Node.
+    Node(Change<NodeName, NodeFacts>),
+    /// An `AddressPool`.
+    Pool(Change<PoolName, Pool>),
+    /// An `L2Advertisement`, by name.
+    Advertisement(Change<Arc<str>, Advertisement>),
+}
+
+/// How much of the API has been taken in: the highest resource versions seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    /// Of Services.
+    pub services: u64,
+    /// Of `EndpointSlice`s.
+    pub slices: u64,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct View {
+    node: NodeName,
+    services: HashMap<ServiceKey, ServiceFacts>,
+    slices: HashMap<ServiceKey, BTreeMap<SliceKey, Slice>>,
+    slice_owners: HashMap<SliceKey, ServiceKey>,
+    nodes: BTreeMap<NodeName, NodeFacts>,
+    pools: BTreeMap<PoolName, Pool>,
+    advertisements: BTreeMap<Arc<str>, Advertisement>,
+    /// The addresses of each Service that this node's kernel serves by now.
+    programmed: HashMap<ServiceKey, Arc<[IpAddr]>>,
+    dirty: BTreeSet<ServiceKey>,
+    plans_stale: bool,
+    /// The kinds that have been listed completely at least once.
+    listed: HashSet<Kind>,
+    watermark: Watermark,
+}
+
+impl View {
+    /// An empty view of the node with this name.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            slice_owners: HashMap::new(),
+            nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            advertisements: BTreeMap::new(),
+            programmed: HashMap::new(),
+            dirty: BTreeSet::new(),
+            plans_stale: true,
+            listed: HashSet::new(),
+            watermark: Watermark::default(),
+        }
+    }
+
+    /// Takes in one report.
+    pub fn apply(&mut self, observed: Observed) {
+        match observed {
+            Observed::Service(change, version) => {
+                self.watermark.services = self.watermark.services.max(version);
+                self.note_list(Kind::Service, &change);
+                self.apply_service(change);
+            }
+            Observed::Slice(change, version) => {
+                self.watermark.slices = self.watermark.slices.max(version);
+                self.note_list(Kind::EndpointSlice, &change);
+                self.apply_slice(change);
+            }
+            Observed::Node(change) => {
+                self.note_list(Kind::Node, &change);
+                self.plans_stale |= apply_to_map(&mut self.nodes, change);
+            }
+            Observed::Pool(change) => {
+                self.note_list(Kind::AddressPool, &change);
+                self.plans_stale |= apply_to_map(&mut self.pools, change);
+            }
+            Observed::Advertisement(change) => {
+                self.note_list(Kind::L2Advertisement, &change);
+                self.plans_stale |= apply_to_map(&mut self.advertisements, change);
+            }
+        }
+    }
+
+    fn note_list<K, V>(&mut self, kind: Kind, change: &Change<K, V>) {
+        if matches!(change, Change::Listed(_)) {
+            self.listed.insert(kind);
+        }
+    }
+
+    fn apply_service(&mut self, change: Change<ServiceKey, ServiceFacts>) {
+        match change {
+            Change::Set(key, facts) => {
+                let old = self.services.get(&key);
+                if old == Some(&facts) {
+                    return;
+                }
+                let announced_alike = old.is_some_and(|old| {
+                    old.service.vips == facts.service.vips
+                        && old.service.external_policy == facts.service.external_policy
+                        && old.service.external_policy == ExternalPolicy::Cluster
+                        && old.pools == facts.pools
+                });
+                self.plans_stale |= !announced_alike;
+                self.services.insert(key.clone(), facts);
+                self.dirty.insert(key);
+            }
+            Change::Delete(key) => self.forget_service(&key),
+            Change::Listed(seen) => {
+                let gone: Vec<_> = self.services.keys().filter(|key| !seen.contains(key)).cloned().collect();
+                for key in gone {
+                    self.forget_service(&key);
+                }
+            }
+        }
+    }
+
+    fn forget_service(&mut self, key: &ServiceKey) {
+        if self.services.remove(key).is_some() {
+            self.plans_stale = true;
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    fn apply_slice(&mut self, change: Change<SliceKey, SliceFacts>) {
+        match change {
+            Change::Set(key, facts) => {
+                // The label that names the Service can change: the slice then leaves one and joins another.
+                if self.slice_owners.get(&key).is_some_and(|owner| *owner != facts.service) {
+                    self.forget_slice(&key);
+                }
+                let slices = self.slices.entry(facts.service.clone()).or_default();
+                if slices.get(&key) == Some(&facts.slice) {
+                    return;
+                }
+                slices.insert(key.clone(), facts.slice);
+                self.touch_endpoints(&facts.service);
+                self.slice_owners.insert(key, facts.service);
+            }
+            Change::Delete(key) => self.forget_slice(&key),
+            Change::Listed(seen) => {
+                let gone: Vec<_> =
+                    self.slice_owners.keys().filter(|key| !seen.contains(key)).cloned().collect();
+                for key in gone {
+                    self.forget_slice(&key);
+                }
+            }
+        }
+    }
+
+    fn forget_slice(&mut self, key: &SliceKey) {
+        let Some(service) = self.slice_owners.remove(key) else { return };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.touch_endpoints(&service);
+    }
+
+    /// The endpoints of a Service have changed.
+    fn touch_endpoints(&mut self, key: &ServiceKey) {
+        let Some(facts) = self.services.get(key) else { return };
+        // Only under `Local` do endpoints say who may announce.
+        self.plans_stale |= facts.service.external_policy == ExternalPolicy::Local;
+        self.dirty.insert(key.clone());
+    }
+
+    /// Whether everything that shapes the kernel's tables has been listed: before that, a commit could take away
+    /// what another run of this program left in the kernel and what still is wanted.
+    #[must_use]
+    pub fn ready_to_program(&self) -> bool {
+        [Kind::Service, Kind::EndpointSlice, Kind::Node].iter().all(|kind| self.listed.contains(kind))
+    }
+
+    /// Whether everything that says who announces what has been listed.
+    #[must_use]
+    pub fn ready_to_announce(&self) -> bool {
+        self.ready_to_program()
+            && [Kind::AddressPool, Kind::L2Advertisement].iter().all(|kind| self.listed.contains(kind))
+    }
+
+    /// The highest resource versions taken in.
+    #[must_use]
+    pub const fn watermark(&self) -> Watermark {
+        self.watermark
+    }
+
+    /// The Services that changed since they were last taken by [`View::take_dirty`].
+    pub fn dirty(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.dirty.iter()
+    }
+
+    /// The changed Services except those in `held`, which stay marked.
+    pub fn take_dirty(&mut self, held: impl Fn(&ServiceKey) -> bool) -> Vec<ServiceKey> {
+        let (kept, taken): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.dirty).into_iter().partition(|key| held(key));
+        self.dirty = kept;
+        taken.into_iter().collect()
+    }
+
+    /// What is known of a Service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key).map(|facts| &facts.service)
+    }
+
+    /// The Service that has this address now; the first by name when several share it. Looks through all of them.
+    #[must_use]
+    pub fn holder(&self, addr: IpAddr) -> Option<&Service> {
+        self.services
+            .values()
+            .map(|facts| &facts.service)
+            .filter(|service| service.vips.contains(&addr))
+            .min_by(|a, b| a.key.cmp(&b.key))
+    }
+
+    /// The front ends of a Service on this node; `None` when there is no such Service.
+    #[must_use]
+    pub fn frontends(&self, key: &ServiceKey) -> Option<Vec<(FrontendKey, Frontend)>> {
+        let service = self.service(key)?;
+        let slices: Vec<&Slice> = self.slices_of(key).collect();
+        Some(frontend::frontends(service, &slices, &self.node))
+    }
+
+    fn slices_of(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {
+        self.slices.get(key).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// What is known of this node itself.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&NodeFacts> {
+        self.nodes.get(&self.node)
+    }
+
+    /// The networks of this node's pods.
+    #[must_use]
+    pub fn pod_cidrs(&self) -> &[IpNet] {
+        self.own_node().map_or(&[], |node| &node.pod_cidrs)
+    }
+
+    /// Notes which addresses of a Service the kernel serves now; an empty list when none.
+    pub fn set_programmed(&mut self, key: ServiceKey, vips: &[IpAddr]) {
+        let old = self.programmed.get(&key).map_or(&[] as &[IpAddr], |vips| vips);
+        if old == vips {
+            return;
+        }
+        self.plans_stale = true;
+        if vips.is_empty() {
+            self.programmed.remove(&key);
+        } else {
+            self.programmed.insert(key, Arc::from(vips));
+        }
+    }
+
+    /// The addresses that a change of this Service takes out of the kernel.
+    pub fn leaving(&self, key: &ServiceKey) -> impl Iterator<Item = IpAddr> {
+        let stays = self.service(key).map_or(&[] as &[IpAddr], |service| &service.vips);
+        self.programmed
+            .get(key)
+            .into_iter()
+            .flat_map(|vips| vips.iter().copied())
+            .filter(|addr| !stays.contains(addr))
+    }
+}
+
+/// Applies a change to a plain map; whether anything is different now.
+fn apply_to_map<K: Ord + Hash, V: PartialEq>(map: &mut BTreeMap<K, V>, change: Change<K, V>) -> bool {
+    match change {
+        Change::Set(key, value) => {
+            if map.get(&key) == Some(&value) {
+                return false;
+            }
+            map.insert(key, value);
+            true
+        }
+        Change::Delete(key) => map.remove(&key).is_some(),
+        Change::Listed(seen) => {
+            let before = map.len();
+            map.retain(|key, _| seen.contains(key));
+            map.len() != before
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

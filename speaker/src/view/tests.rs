@@ -1,0 +1,380 @@
+use std::num::NonZeroU16;
+
+use landfall_core::addr::Family;
+use landfall_core::elect::{NodeSet, Wanted};
+use landfall_core::frontend::Route;
+use landfall_core::name::Namespace;
+use landfall_core::service::{Affinity, Protocol, ServicePort, SliceEndpoint, SlicePort, Sources};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::convert;
+
+/// The same case in both families: load-balancer addresses and the start of pod addresses.
+const FAMILIES: [(Family, &str, &str, &str); 2] = [
+    (Family::V4, "192.0.2.100", "192.0.2.101", "10.244.0."),
+    (Family::V6, "2001:db8:50::100", "2001:db8:50::101", "fd00:244::"),
+];
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("shop", name)
+}
+
+fn port(name: &str) -> ServicePort {
+    ServicePort {
+        name: name.into(),
+        protocol: Protocol::Tcp,
+        port: NonZeroU16::new(80).unwrap(),
+        node_port: None,
+    }
+}
+
+fn facts(name: &str, vips: &[&str], policy: ExternalPolicy) -> ServiceFacts {
+    ServiceFacts {
+        service: Service {
+            key: key(name),
+            uid: name.into(),
+            created: 0,
+            vips: vips.iter().map(|vip| addr(vip)).collect(),
+            ports: vec![port("")],
+            external_policy: policy,
+            sources: Sources::Any,
+            affinity: Affinity::None,
+            publish_not_ready: false,
+        },
+        pools: Vec::new(),
+    }
+}
+
+fn slice_key(name: &str) -> SliceKey {
+    SliceKey { namespace: Namespace::new("shop"), name: name.into() }
+}
+
+/// An endpoint: node, ready, serving while terminating.
+type Pod = (&'static str, bool, bool);
+
+fn slice(service: &str, family: Family, prefix: &str, pods: &[Pod]) -> SliceFacts {
+    let port = SlicePort { name: "".into(), protocol: Protocol::Tcp, port: NonZeroU16::new(8080) };
+    let endpoint = |(index, (node, ready, draining)): (usize, &Pod)| SliceEndpoint {
+        addr: addr(&format!("{prefix}{}", index + 1)),
+        ready: *ready,
+        serving: *ready || *draining,
+        terminating: *draining,
+        node: Some(NodeName::new(node)),
+    };
+    let endpoints = pods.iter().enumerate().map(endpoint).collect();
+    SliceFacts { service: key(service), slice: Slice { family, ports: vec![port], endpoints } }
+}
+
+fn node(labels: &Value) -> NodeFacts {
+    convert::node(serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap())
+}
+
+fn ad(spec: &Value) -> Advertisement {
+    let object = json!({"apiVersion": "landfall.dev/v1beta1", "kind": "L2Advertisement",
+                        "metadata": {"name": "a"}, "spec": spec});
+    convert::advertisement(serde_json::from_value(object).unwrap())
+}
+
+fn pool(addresses: &[&str]) -> Pool {
+    let object = json!({"apiVersion": "landfall.dev/v1beta1", "kind": "AddressPool",
+                        "metadata": {"name": "p"}, "spec": {"addresses": addresses}});
+    convert::pool(&serde_json::from_value(object).unwrap())
+}
+
+impl View {
+    fn set(&mut self, facts: ServiceFacts) {
+        self.apply(Observed::Service(Change::Set(facts.service.key.clone(), facts), 1));
+    }
+
+    fn set_slice(&mut self, name: &str, facts: SliceFacts) {
+        self.apply(Observed::Slice(Change::Set(slice_key(name), facts), 1));
+    }
+
+    fn set_node(&mut self, name: &str, labels: &Value) {
+        self.apply(Observed::Node(Change::Set(NodeName::new(name), node(labels))));
+    }
+
+    fn taken(&mut self) -> Vec<ServiceKey> {
+        self.take_dirty(|_| false)
+    }
+
+    /// Everything that waits is in the kernel now.
+    fn program(&mut self) {
+        for key in self.taken() {
+            let vips = self.service(&key).map(|service| service.vips.clone()).unwrap_or_default();
+            self.set_programmed(key, &vips);
+        }
+    }
+
+    fn plan(&mut self) -> Wanted {
+        self.program();
+        self.take_plans().unwrap()
+    }
+}
+
+fn view() -> View {
+    View::new(NodeName::new("n1"))
+}
+
+fn only(nodes: &[&str]) -> NodeSet {
+    NodeSet::Only(Arc::new(nodes.iter().map(NodeName::new).collect()))
+}
+
+#[test]
+fn a_change_touches_its_service_and_nothing_else() {
+    for (family, vip, other, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        view.set(facts("b", &[other], ExternalPolicy::Cluster));
+        assert_eq!(view.taken(), [key("a"), key("b")]);
+        view.set_slice("b-1", slice("b", family, pods, &[("n1", true, false)]));
+        assert_eq!(view.taken(), [key("b")]);
+        view.set_slice("b-1", slice("b", family, pods, &[("n1", true, false)]));
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        assert!(view.taken().is_empty(), "nothing is different");
+        view.set_slice("c-1", slice("c", family, pods, &[("n1", true, false)]));
+        assert!(view.taken().is_empty(), "there is no such Service");
+        view.apply(Observed::Slice(Change::Delete(slice_key("b-1")), 2));
+        view.apply(Observed::Service(Change::Delete(key("a")), 2));
+        assert_eq!(view.taken(), [key("a"), key("b")]);
+        assert!(view.frontends(&key("a")).is_none());
+    }
+}
+
+#[test]
+fn the_order_in_which_service_and_slices_arrive_makes_no_difference() {
+    for (family, vip, _, pods) in FAMILIES {
+        let service = || facts("a", &[vip], ExternalPolicy::Cluster);
+        let endpoints = || slice("a", family, pods, &[("n1", true, false), ("n2", true, false)]);
+        let (mut first, mut last) = (view(), view());
+        first.set(service());
+        first.set_slice("a-1", endpoints());
+        last.set_slice("a-1", endpoints());
+        last.set(service());
+        let made = first.frontends(&key("a")).unwrap();
+        assert_eq!(Some(&made), last.frontends(&key("a")).as_ref());
+        assert!(matches!(&made[0].1.route, Route::Cluster { targets } if targets.len() == 2), "{made:?}");
+        assert_eq!(last.taken(), [key("a")]);
+    }
+}
+
+#[test]
+fn a_slice_that_changes_hands_touches_both_services() {
+    for (family, vip, other, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        view.set(facts("b", &[other], ExternalPolicy::Cluster));
+        view.set_slice("s", slice("a", family, pods, &[("n1", true, false)]));
+        view.taken();
+        view.set_slice("s", slice("b", family, pods, &[("n1", true, false)]));
+        assert_eq!(view.taken(), [key("a"), key("b")]);
+        assert!(!view.frontends(&key("a")).unwrap()[0].1.has_endpoints());
+        assert!(view.frontends(&key("b")).unwrap()[0].1.has_endpoints());
+    }
+}
+
+#[test]
+fn what_a_complete_list_does_not_name_is_gone() {
+    for (family, vip, other, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        view.set(facts("b", &[other], ExternalPolicy::Cluster));
+        view.set_slice("b-1", slice("b", family, pods, &[("n1", true, false)]));
+        view.set_slice("b-2", slice("b", family, pods, &[("n1", true, false)]));
+        view.taken();
+        view.apply(Observed::Service(Change::Listed(HashSet::from([key("b")])), 0));
+        assert_eq!(view.taken(), [key("a")]);
+        assert!(view.service(&key("a")).is_none() && view.service(&key("b")).is_some());
+        view.apply(Observed::Slice(Change::Listed(HashSet::from([slice_key("b-2")])), 0));
+        assert_eq!(view.taken(), [key("b")]);
+        assert!(view.frontends(&key("b")).unwrap()[0].1.has_endpoints());
+        view.apply(Observed::Slice(Change::Listed(HashSet::new()), 0));
+        assert!(!view.frontends(&key("b")).unwrap()[0].1.has_endpoints());
+    }
+}
+
+#[test]
+fn nothing_is_ready_before_every_kind_it_needs_was_listed() {
+    let mut view = view();
+    let lists = [
+        Observed::Pool(Change::Listed(HashSet::new())),
+        Observed::Service(Change::Listed(HashSet::new()), 0),
+        Observed::Slice(Change::Listed(HashSet::new()), 0),
+        Observed::Node(Change::Listed(HashSet::new())),
+        Observed::Advertisement(Change::Listed(HashSet::new())),
+    ];
+    let mut states = Vec::new();
+    for list in lists {
+        view.apply(list);
+        states.push((view.ready_to_program(), view.ready_to_announce()));
+    }
+    assert_eq!(states, [(false, false), (false, false), (false, false), (true, false), (true, true)]);
+}
+
+#[test]
+fn the_watermark_only_rises() {
+    let mut view = view();
+    view.apply(Observed::Service(Change::Delete(key("a")), 7));
+    view.apply(Observed::Service(Change::Listed(HashSet::new()), 0));
+    view.apply(Observed::Slice(Change::Delete(slice_key("a")), 9));
+    assert_eq!(view.watermark(), Watermark { services: 7, slices: 9 });
+}
+
+#[test]
+fn an_address_is_wanted_once_the_kernel_serves_it_and_no_longer_than_the_service_has_it() {
+    for (_, vip, other, _) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        assert!(view.take_plans().unwrap().vips.is_empty(), "not in the kernel yet");
+        view.program();
+        assert!(view.take_plans().unwrap().vips.contains_key(&addr(vip)));
+        assert!(view.take_plans().is_none(), "nothing has changed");
+
+        view.set(facts("a", &[other], ExternalPolicy::Cluster));
+        assert!(
+            view.take_plans().unwrap().vips.is_empty(),
+            "the old one is given up, the new one not served yet"
+        );
+        assert_eq!(view.leaving(&key("a")).collect::<Vec<_>>(), [addr(vip)]);
+        view.program();
+        assert_eq!(view.take_plans().unwrap().vips.into_keys().collect::<Vec<_>>(), [addr(other)]);
+
+        view.apply(Observed::Service(Change::Delete(key("a")), 2));
+        assert!(view.take_plans().unwrap().vips.is_empty());
+        assert_eq!(view.leaving(&key("a")).collect::<Vec<_>>(), [addr(other)]);
+        view.program();
+        assert_eq!(view.leaving(&key("a")).count(), 0);
+    }
+}
+
+#[test]
+fn a_held_service_stays_marked() {
+    let mut view = view();
+    view.set(facts("a", &["192.0.2.100"], ExternalPolicy::Cluster));
+    view.set(facts("b", &["2001:db8:50::100"], ExternalPolicy::Cluster));
+    assert_eq!(view.take_dirty(|held| *held == key("a")), [key("b")]);
+    assert_eq!(view.taken(), [key("a")]);
+}
+
+#[test]
+fn endpoints_of_a_cluster_service_do_not_touch_who_announces() {
+    for (family, vip, _, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        assert_eq!(view.plan().vips[&addr(vip)].endpoints, NodeSet::Any);
+        view.set_slice("a-1", slice("a", family, pods, &[("n1", true, false)]));
+        assert!(view.take_plans().is_none());
+    }
+}
+
+#[test]
+fn a_local_service_is_announced_where_its_endpoints_are() {
+    for (family, vip, _, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Local));
+        for (endpoints, nodes) in [
+            (vec![], vec![]),
+            (vec![("n1", true, false), ("n2", false, false)], vec!["n1"]),
+            (vec![("n1", true, false), ("n2", false, true)], vec!["n1"]),
+            (vec![("n1", false, false), ("n2", false, true)], vec!["n2"]),
+        ] {
+            view.set_slice("a-1", slice("a", family, pods, &endpoints));
+            let wanted = view.plan();
+            assert_eq!(wanted.vips[&addr(vip)].endpoints, only(&nodes), "{endpoints:?}");
+        }
+        let (elsewhere, _, _, strange) = FAMILIES[usize::from(family == Family::V4)];
+        view.set_slice("a-1", slice("a", elsewhere, strange, &[("n1", true, false)]));
+        assert_eq!(view.plan().vips[&addr(vip)].endpoints, only(&[]), "endpoints of the other family");
+    }
+}
+
+#[test]
+fn without_advertisements_every_node_announces_and_with_them_only_those_they_pick() {
+    for (_, vip, other, _) in FAMILIES {
+        let mut view = view();
+        view.set_node("n1", &json!({"zone": "a"}));
+        view.set_node("n2", &json!({"zone": "b"}));
+        view.apply(Observed::Pool(Change::Set(
+            PoolName::new("blue"),
+            pool(&["192.0.2.100-192.0.2.100", "2001:db8:50::100-2001:db8:50::100"]),
+        )));
+        view.set(facts("a", &[vip, other], ExternalPolicy::Cluster));
+        let rules = |view: &mut View, vip: &str| {
+            view.program();
+            view.plans().vips[&addr(vip)].rules.iter().map(|rule| rule.nodes.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(&mut view, vip), [NodeSet::Any]);
+        let blue = json!({"pools": ["blue"], "nodeSelectors": [{"matchLabels": {"zone": "a"}}]});
+        view.apply(Observed::Advertisement(Change::Set("blue".into(), ad(&blue))));
+        assert_eq!(rules(&mut view, vip), [only(&["n1"])]);
+        assert_eq!(rules(&mut view, other), [], "no advertisement covers an address outside its pools");
+        view.apply(Observed::Advertisement(Change::Set("rest".into(), ad(&json!({})))));
+        assert_eq!(rules(&mut view, other), [NodeSet::Any]);
+        assert_eq!(rules(&mut view, vip), [only(&["n1"]), NodeSet::Any]);
+        view.set_node("n2", &json!({"zone": "a"}));
+        assert_eq!(rules(&mut view, vip), [only(&["n1", "n2"]), NodeSet::Any]);
+        view.apply(Observed::Advertisement(Change::Listed(HashSet::new())));
+        assert_eq!(
+            rules(&mut view, other),
+            [NodeSet::Any],
+            "the last one is gone: everything everywhere again"
+        );
+    }
+}
+
+#[test]
+fn the_pool_of_an_address_is_the_one_noted_else_the_one_that_holds_it() {
+    for (_, vip, other, _) in FAMILIES {
+        let mut view = view();
+        let holding = ["192.0.2.100-192.0.2.100", "2001:db8:50::100-2001:db8:50::100"];
+        view.apply(Observed::Pool(Change::Set(PoolName::new("blue"), pool(&holding))));
+        for (noted, first, second) in [
+            (vec![], Some("blue"), None),
+            (vec!["gone"], Some("gone"), Some("gone")),
+            (vec!["red", "blue"], Some("blue"), Some("blue")),
+            (vec!["red", "green"], Some("red"), Some("green")),
+        ] {
+            let mut facts = facts("a", &[vip, other], ExternalPolicy::Cluster);
+            facts.pools = noted.iter().map(PoolName::new).collect();
+            view.set(facts);
+            view.program();
+            let wanted = view.plans();
+            let pool = |vip: &str| wanted.vips[&addr(vip)].pool.clone();
+            assert_eq!(
+                (pool(vip), pool(other)),
+                (first.map(PoolName::new), second.map(PoolName::new)),
+                "{noted:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_shared_address_may_be_announced_where_any_of_its_services_may() {
+    for (family, vip, _, pods) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip], ExternalPolicy::Local));
+        view.set(facts("b", &[vip], ExternalPolicy::Local));
+        view.set_slice("a-1", slice("a", family, pods, &[("n1", true, false)]));
+        view.set_slice("b-1", slice("b", family, pods, &[("n2", true, false)]));
+        assert_eq!(view.plan().vips[&addr(vip)].endpoints, only(&["n1", "n2"]));
+        view.set(facts("b", &[vip], ExternalPolicy::Cluster));
+        assert_eq!(view.plan().vips[&addr(vip)].endpoints, NodeSet::Any);
+        assert_eq!(view.holder(addr(vip)).map(|service| service.key.clone()), Some(key("a")));
+    }
+}
+
+#[test]
+fn an_excluded_node_announces_nothing() {
+    let mut view = view();
+    view.set_node("n1", &json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""}));
+    view.set_node("n2", &json!({}));
+    assert_eq!(view.take_plans().unwrap().barred, BTreeSet::from([NodeName::new("n1")]));
+    view.set_node("n1", &json!({}));
+    assert!(view.take_plans().unwrap().barred.is_empty());
+}
