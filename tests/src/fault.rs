@@ -1,0 +1,76 @@
+//! Faults: what can go wrong with a node, its cable or the API server.
+
+use std::process::Command;
+
+use crate::command;
+use crate::error::{Error, Result};
+use crate::lab::Lab;
+use crate::netns;
+use crate::plan::HostName;
+
+/// A fault, or its repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The node's port on the LAN goes down: the node sees its carrier go.
+    CarrierDown,
+    /// The port comes up again.
+    CarrierUp,
+    /// The port drops all frames in both directions while the node's carrier stays up: the node does not know.
+    Silence,
+    /// The port forwards again.
+    Unsilence,
+    /// The node loses its power: no process, no network, nothing in memory is left.
+    Kill,
+    /// The node starts anew with what is on its disk.
+    Boot,
+}
+
+impl Lab {
+    /// Does a fault to a node, or repairs it.
+    pub fn fault(&self, fault: Fault, node: &str) -> Result<()> {
+        let host: HostName = node.parse()?;
+        let node = self.node(host)?;
+        match fault {
+            Fault::CarrierDown => self.port(host, "down"),
+            Fault::CarrierUp => self.port(host, "up"),
+            Fault::Silence => self.port_state(host, "0"),
+            Fault::Unsilence => self.port_state(host, "3"),
+            Fault::Kill => node.power_off(),
+            Fault::Boot => {
+                if self.state.process(&host.to_string()).is_some() {
+                    return Err(Error::Usage(format!("{host} is on; kill it first")));
+                }
+                node.power_on()
+            }
+        }
+    }
+
+    fn port(&self, host: HostName, state: &str) -> Result<()> {
+        netns::ip_batch(&self.name().netns(HostName::Router), &[format!("link set {host} {state}")])
+    }
+
+    /// Sets a bridge port's state; the numbers are those of the kernel's `BR_STATE_DISABLED` and
+    /// `BR_STATE_FORWARDING` (`linux/if_bridge.h`).
+    fn port_state(&self, host: HostName, state: &str) -> Result<()> {
+        let lan = self.name().netns(HostName::Router);
+        let mut bridge = Command::new("bridge");
+        bridge.args(["-n", &lan, "link", "set", "dev", &host.to_string(), "state", state]);
+        command::run(&mut bridge).map(|_| ())
+    }
+
+    /// Kills the API server; etcd and everything else stay.
+    pub fn stop_apiserver(&self) -> Result<()> {
+        match self.state.process("kube-apiserver") {
+            Some(process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the API server again and waits until it is ready.
+    pub fn start_apiserver(&self) -> Result<()> {
+        if self.state.process("kube-apiserver").is_none() {
+            self.control_plane().start_apiserver()?;
+        }
+        self.control_plane().wait_ready()
+    }
+}
