@@ -7,6 +7,11 @@ pub mod addr;
 pub mod name;
 
 // Allocation: pools, the ledger of who holds what, and the decision.
+pub mod allocate;
+pub mod demand;
+pub mod interval;
+pub mod ledger;
+pub mod pool;
 
 // The data path: what every front end should do, and the difference to what the kernel has.
 pub mod diff;
@@ -16,5 +21,7 @@ pub mod service;
 
 // Ownership and announcing.
 pub mod announce;
+pub mod claim;
 pub mod elect;
+pub mod roster;
 pub mod segment;

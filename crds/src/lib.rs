@@ -1,6 +1,8 @@
 //! The types of the API group `landfall.dev/v1beta1` as they travel, their definitions for the API server, and
 //! the way from them to the types of `landfall-core`.
 
+pub mod class;
+pub mod convert;
 pub mod l2;
 pub mod manifest;
 pub mod pool;
