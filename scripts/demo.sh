@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The story of the README in a lab of its own: a cluster, Landfall installed by Helm, hello-world reached from a
 # client outside the cluster, source ranges, and the announcing node lost. Run it by 'make demo'.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
@@ -43,6 +43,7 @@ until_true() {
 # What a person would look at first.
 show_state() {
     set +e
+    "$lab" status || return
     printf '\n---- state of the cluster\n'
     kubectl get nodes,services,endpointslices,pods --all-namespaces -o wide
     kubectl get addresspools,l2advertisements,speakerstatuses -o yaml
@@ -62,7 +63,7 @@ show_state() {
 }
 
 finish() {
-    trap - EXIT INT TERM
+    trap - EXIT INT TERM ERR
     [ "$passed" = yes ] || show_state 2>&1 || true
     "$lab" down || passed=no
     if [ "$passed" = yes ]; then
@@ -74,6 +75,7 @@ finish() {
     exit 1
 }
 trap finish EXIT
+trap 'note "line $LINENO failed: $BASH_COMMAND"' ERR
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -81,9 +83,19 @@ has_address() {
     address=$(kubectl get service "$service" --output 'jsonpath={.status.loadBalancer.ingress[0].ip}')
     [ -n "$address" ]
 }
-# The cluster's state as an administrator sees it.
-status() { on router env KUBECONFIG="$kubeconfig" "$cli" status; }
+# The plugin runs on the lab's network, where the API server is.
+status() { on router env KUBECONFIG="$(state_folder)/admin.kubeconfig" "$cli" status; }
+state_folder() { "$lab" status | sed -n 's/^logs and state *//p'; }
 answers() { ask "$1" > /dev/null; }
+# One request; its pod is counted in by_pod.
+declare -A by_pod=()
+ask_and_count() {
+    local pod
+    answer=$(ask client)
+    pod=$(grep --only-matching 'hello-world-[a-z0-9]*' <<< "$answer" | head -n 1)
+    by_pod[$pod]=$((${by_pod[$pod]:-0} + 1))
+}
+both_answered() { ask_and_count && [ ${#by_pod[@]} -eq 2 ]; }
 shut_out() { ! answers "$1"; }
 # The MAC address that the client has learnt for the Service's address.
 learnt() { on client ip neighbour show "$address" | sed -n 's/.*lladdr \([0-9a-f:]*\).*/\1/p'; }
@@ -91,11 +103,11 @@ learnt() { on client ip neighbour show "$address" | sed -n 's/.*lladdr \([0-9a-f
 node_of() {
     local mac=$1 node
     for node in n1 n2 n3; do
-        if on "$node" ip -oneline link show | grep -q "$mac"; then echo "$node"; return; fi
+        if on "$node" ip -oneline link show | grep "$mac" > /dev/null; then echo "$node"; return; fi
     done
     return 1
 }
-moved() { answers client && [ "$(learnt)" != "$mac" ]; }
+moved() { answer=$(ask client) && [ "$(learnt)" != "$mac" ]; }
 set_ranges() { kubectl patch service "$service" --type merge --patch "{\"spec\":{\"loadBalancerSourceRanges\":$1}}" > /dev/null; }
 
 step "a cluster: the real Kubernetes, three nodes in namespaces, two clients outside"
@@ -103,7 +115,7 @@ step "a cluster: the real Kubernetes, three nodes in namespaces, two clients out
 kubectl get nodes | indent
 
 step "helm install landfall"
-"$lab" install | tail -n 3 | indent
+"$lab" install | grep -E '^(STATUS|REVISION|DESCRIPTION):' | indent
 kubectl --namespace landfall-system get pods --output wide | cut -c 1-100 | indent
 
 step "a pool of addresses (docs/examples/addresspool.yaml)"
@@ -117,16 +129,13 @@ note "EXTERNAL-IP $address, $(seconds "$created") s after it was applied (a part
 kubectl wait pods --selector app=hello-world --for condition=Ready --timeout 30s | indent
 until_true 10 "an answer at the client" answers client
 note "first answer seen $(seconds "$created") s after it was applied, with the pods' own start"
+until_true 10 "answers by both pods" both_answered
 kubectl get service,pods --selector app=hello-world --output wide | cut -c 1-100 | indent
 
 step "20 requests from the client"
 requests=$(now)
-declare -A by_pod=()
-for _ in {1..20}; do
-    answer=$(ask client)
-    pod=$(grep -o 'hello-world-[a-z0-9]*' <<< "$answer" | head -n 1)
-    by_pod[$pod]=$((${by_pod[$pod]:-0} + 1))
-done
+by_pod=()
+for _ in {1..20}; do ask_and_count; done
 note "all answered in $(seconds "$requests") s; the last one: $answer"
 for pod in "${!by_pod[@]}"; do note "$pod answered ${by_pod[$pod]}"; done
 [ ${#by_pod[@]} -eq 2 ] || { note "two pods should have answered"; exit 1; }
@@ -155,7 +164,7 @@ lost=$(now)
 "$lab" fault silence "$owner"
 until_true 60 "another node serves $address" moved
 mac=$(learnt)
-note "first answer by $(node_of "$mac") after $(seconds "$lost") s: $(ask client || true)"
+note "first answer by $(node_of "$mac") after $(seconds "$lost") s: $answer"
 on client ip neighbour show "$address" | indent
 
 passed=yes
