@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
 use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::error::{Doing, Result};
@@ -47,7 +47,8 @@ impl ArpFrame {
     #[must_use]
     pub fn parse(frame: &[u8], at: Instant) -> Option<Self> {
         let bytes = |from: usize| frame.get(from..from.checked_add(6)?)?.try_into().ok();
-        let number = |from: usize| Some(u16::from_be_bytes(frame.get(from..from.checked_add(2)?)?.try_into().ok()?));
+        let number =
+            |from: usize| Some(u16::from_be_bytes(frame.get(from..from.checked_add(2)?)?.try_into().ok()?));
         let address = |from: usize| {
             let octets: [u8; 4] = frame.get(from..from.checked_add(4)?)?.try_into().ok()?;
             Some(Ipv4Addr::from(octets))
@@ -127,7 +128,8 @@ impl Drop for ArpCapture {
 fn open() -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
         .doing(|| "open a packet socket")?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK)).doing(|| "bound a wait for frames")?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK))
+        .doing(|| "bound a wait for frames")?;
     Ok(socket)
 }
 
@@ -166,7 +168,10 @@ mod tests {
     #[test]
     fn an_arp_frame_is_read_field_by_field() {
         let parsed = ArpFrame::parse(&frame(1, [192, 0, 2, 11], [192, 0, 2, 100]), Instant::now()).unwrap();
-        assert_eq!((parsed.operation, parsed.sender_mac, parsed.destination), (1, [2, 0, 0, 0, 0, 1], [0xff; 6]));
+        assert_eq!(
+            (parsed.operation, parsed.sender_mac, parsed.destination),
+            (1, [2, 0, 0, 0, 0, 1], [0xff; 6])
+        );
         assert_eq!(parsed.target_ip, Ipv4Addr::new(192, 0, 2, 100));
         assert!(!parsed.announces(Ipv4Addr::new(192, 0, 2, 100)));
     }
@@ -175,7 +180,11 @@ mod tests {
     fn replies_and_gratuitous_requests_announce() {
         let address = Ipv4Addr::new(192, 0, 2, 100);
         for (operation, target) in [(2, [192, 0, 2, 200]), (1, [192, 0, 2, 100])] {
-            assert!(ArpFrame::parse(&frame(operation, address.octets(), target), Instant::now()).unwrap().announces(address));
+            assert!(
+                ArpFrame::parse(&frame(operation, address.octets(), target), Instant::now())
+                    .unwrap()
+                    .announces(address)
+            );
         }
     }
 

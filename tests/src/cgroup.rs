@@ -49,7 +49,10 @@ fn parse_mounts(mountinfo: &str) -> Vec<Hierarchy> {
             "cgroup2" => Kind::V2,
             "cgroup" => {
                 let general = ["rw", "ro", "xattr", "noprefix", "clone_children"];
-                let options = rest.nth(1)?.split(',').filter(|o| !general.contains(o) && !o.starts_with("release_agent="));
+                let options = rest
+                    .nth(1)?
+                    .split(',')
+                    .filter(|o| !general.contains(o) && !o.starts_with("release_agent="));
                 Kind::V1(options.collect::<Vec<_>>().join(","))
             }
             _ => return None,
@@ -62,7 +65,8 @@ fn parse_mounts(mountinfo: &str) -> Vec<Hierarchy> {
 /// Whether containers of this machine are controlled by v1: then its `memory` hierarchy is mounted.
 #[must_use]
 pub fn is_v1(hierarchies: &[Hierarchy]) -> bool {
-    let names_memory = |kind: &Kind| matches!(kind, Kind::V1(names) if names.split(',').any(|name| name == "memory"));
+    let names_memory =
+        |kind: &Kind| matches!(kind, Kind::V1(names) if names.split(',').any(|name| name == "memory"));
     hierarchies.iter().any(|hierarchy| names_memory(&hierarchy.kind))
 }
 
@@ -200,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_unified_host_is_read_as_v2() {
-        let found = parse_mounts("29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+        let found =
+            parse_mounts("29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(found, [Hierarchy { mount: "/sys/fs/cgroup".into(), kind: Kind::V2 }]);
         assert!(!is_v1(&found));
     }

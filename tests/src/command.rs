@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use crate::error::{Doing, Error, Result, last_lines};
 
 /// Runs a command to its end and returns its standard output; a failure carries the end of its output.
-pub fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     check(command, &output)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a command to its end with `input` on its standard input.
-pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().doing(|| format!("start `{}`", line(command)))?;
     // A program that ends early closes its input; its own message says more than our broken pipe.
@@ -27,7 +27,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
 }
 
 /// Runs a command to its end, whatever its status.
-pub fn output(command: &mut Command) -> Result<Output> {
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().doing(|| format!("start `{}`", line(command)))
 }
 
@@ -45,16 +45,17 @@ fn check(command: &Command, output: &Output) -> Result<()> {
 
 /// The command line as a person would type it.
 #[must_use]
-pub fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 /// Where a program is, looked up as a shell would, then in the folders that a plain user's PATH lacks.
 #[must_use]
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/local/go/bin"];
+    let usual =
+        ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/local/go/bin"];
     std::env::split_paths(&path)
         .chain(usual.iter().map(PathBuf::from))
         .map(|folder| folder.join(name))

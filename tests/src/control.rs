@@ -20,7 +20,7 @@ use crate::state::{Description, State};
 use crate::wait;
 
 /// Cgroup of the control plane.
-pub const CGROUP: &str = "control-plane";
+pub(crate) const CGROUP: &str = "control-plane";
 
 /// Where `kubectl proxy` listens inside the router's namespace: the API without TLS and tokens.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
@@ -28,10 +28,10 @@ const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const ETCD: &str = "http://127.0.0.1:2379";
 
 /// How long the API server may take to become ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// The control plane of one lab.
-pub struct ControlPlane<'a> {
+pub(crate) struct ControlPlane<'a> {
     /// Its state folder.
     pub state: &'a State,
     /// What was asked for.
@@ -42,25 +42,26 @@ pub struct ControlPlane<'a> {
 
 impl ControlPlane<'_> {
     /// Starts etcd, the registry and the API server, without waiting for them.
-    pub fn start_stores(&self) -> Result<()> {
+    pub(crate) fn start_stores(&self) -> Result<()> {
         let logs = self.state.path("log");
         fs::create_dir_all(&logs).doing(|| format!("create {}", logs.display()))?;
         self.start("etcd", self.etcd())?;
         let config = self.state.path("registry.yaml");
         let storage = self.state.path("registry");
-        fs::write(&config, registry::configuration(&storage)).doing(|| format!("write {}", config.display()))?;
+        fs::write(&config, registry::configuration(&storage))
+            .doing(|| format!("write {}", config.display()))?;
         let program = self.description.toolchain.registry.join("registry");
         self.start("registry", vec![text(&program), "serve".into(), text(&config)])?;
         self.start_apiserver()
     }
 
     /// Starts the API server (anew), without waiting for it.
-    pub fn start_apiserver(&self) -> Result<()> {
+    pub(crate) fn start_apiserver(&self) -> Result<()> {
         self.start("kube-apiserver", self.apiserver())
     }
 
     /// Starts the door to the API used by [`api`].
-    pub fn start_proxy(&self) -> Result<()> {
+    pub(crate) fn start_proxy(&self) -> Result<()> {
         let mut argv = self.kube("kubectl", "admin");
         argv.extend(["proxy".into(), format!("--port={}", PROXY.port()), "--accept-hosts=.*".into()]);
         // Requests that this proxy would refuse by default (exec, attach) are as open to the lab's own kubectl.
@@ -69,7 +70,7 @@ impl ControlPlane<'_> {
     }
 
     /// Waits until the API server says that it is ready.
-    pub fn wait_ready(&self) -> Result<()> {
+    pub(crate) fn wait_ready(&self) -> Result<()> {
         let look = || {
             if self.state.process("kube-apiserver").is_none() {
                 return Ok(Err("the API server has ended".to_owned()));
@@ -89,24 +90,21 @@ impl ControlPlane<'_> {
     }
 
     /// Starts the controller manager and the scheduler.
-    pub fn start_managers(&self) -> Result<()> {
+    pub(crate) fn start_managers(&self) -> Result<()> {
         let pki = Pki::at(self.state.path("pki"));
         let mut manager = self.kube("kube-controller-manager", "system:kube-controller-manager");
-        manager.extend(
-            [
-                // The node-ipam controller would hand out pod networks in the order in which nodes appear; the
-                // plan gives each node the network of its number.
-                "--controllers=*,-node-ipam-controller".to_owned(),
-                "--use-service-account-credentials".to_owned(),
-                "--leader-elect=false".to_owned(),
-                "--secure-port=0".to_owned(),
-                "--kube-api-qps=100".to_owned(),
-                "--kube-api-burst=200".to_owned(),
-                format!("--service-account-private-key-file={}", text(&pki.file("service-accounts.key"))),
-                format!("--root-ca-file={}", text(&pki.file("ca.crt"))),
-            ]
-            .into_iter(),
-        );
+        manager.extend([
+            // The node-ipam controller would hand out pod networks in the order in which nodes appear; the
+            // plan gives each node the network of its number.
+            "--controllers=*,-node-ipam-controller".to_owned(),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+            "--kube-api-qps=100".to_owned(),
+            "--kube-api-burst=200".to_owned(),
+            format!("--service-account-private-key-file={}", text(&pki.file("service-accounts.key"))),
+            format!("--root-ca-file={}", text(&pki.file("ca.crt"))),
+        ]);
         self.start("kube-controller-manager", manager)?;
         let mut scheduler = self.kube("kube-scheduler", "system:kube-scheduler");
         scheduler.extend(["--leader-elect=false".into(), "--secure-port=0".into()]);
@@ -184,13 +182,13 @@ impl ControlPlane<'_> {
 
 /// The kubeconfig of one user of the control plane.
 #[must_use]
-pub fn kubeconfig(state: &State, user: &str) -> std::path::PathBuf {
+pub(crate) fn kubeconfig(state: &State, user: &str) -> std::path::PathBuf {
     state.path(&format!("{}.kubeconfig", user.replace(':', "-")))
 }
 
 /// Asks the API server of a lab, as its administrator, without the cost of starting kubectl. The answer comes back
 /// whatever its status.
-pub fn api(lab: &LabName, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Response> {
+pub(crate) fn api(lab: &LabName, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Response> {
     let bytes = body.map(|(_, value)| value.to_string()).unwrap_or_default();
     let headers: Vec<String> = body.iter().map(|(kind, _)| format!("Content-Type: {kind}")).collect();
     netns::inside(&lab.netns(HostName::Router), || {
@@ -202,13 +200,13 @@ pub fn api(lab: &LabName, method: &str, path: &str, body: Option<(&str, &Value)>
 }
 
 /// A successful answer to a GET.
-pub fn api_get(lab: &LabName, path: &str) -> Result<Response> {
+pub(crate) fn api_get(lab: &LabName, path: &str) -> Result<Response> {
     http::expect(api(lab, "GET", path, None)?, &[200], &format!("the API server, asked for {path},"))
 }
 
 /// Address of the registry as seen inside the lab.
 #[must_use]
-pub fn registry_address(description: &Description) -> SocketAddr {
+pub(crate) fn registry_address(description: &Description) -> SocketAddr {
     SocketAddr::new(description.families.primary(HostName::Router), REGISTRY_PORT)
 }
 

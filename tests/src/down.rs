@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// Ends every process of the lab, then removes its network namespaces, mounts, cgroups and folder. It goes by what
 /// the kernel shows and not by what was written down, since a crash may have come before the writing. The caller
 /// holds the lab's lock.
-pub fn take_down(state: &State) -> Result<()> {
+pub(crate) fn take_down(state: &State) -> Result<()> {
     let lab = state.name();
     let hierarchies = cgroup::hierarchies()?;
     wait::until_seen(WITHIN, &format!("the end of all processes of lab {lab}"), || {
@@ -70,8 +70,11 @@ fn network_of(pid: i32) -> Option<u64> {
 fn unmount_below(state: &State) -> Result<()> {
     let text = fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
     let folder = format!("{}/", state.folder().display());
-    let places: BTreeSet<&str> =
-        text.lines().filter_map(|line| line.split(' ').nth(4)).filter(|place| place.starts_with(&folder)).collect();
+    let places: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|place| place.starts_with(&folder))
+        .collect();
     for place in places.into_iter().rev() {
         umount2(place, MntFlags::MNT_DETACH).doing(|| format!("unmount {place}"))?;
     }

@@ -56,7 +56,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Adds to a system error the operation that met it.
-pub trait Doing<T> {
+pub(crate) trait Doing<T> {
     /// Turns the error into [`Error::Io`] with the text made by `what`.
     fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
 }
@@ -70,13 +70,13 @@ impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
 /// The last `lines` lines of a text file; empty when it cannot be read, since a missing log must not hide the
 /// failure it would have explained.
 #[must_use]
-pub fn tail(path: &Path, lines: usize) -> String {
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
     last_lines(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()), lines)
 }
 
 /// The last `lines` lines of `text`.
 #[must_use]
-pub fn last_lines(text: &str, lines: usize) -> String {
+pub(crate) fn last_lines(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.trim_end().lines().collect();
     all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
 }
@@ -94,8 +94,11 @@ mod tests {
 
     #[test]
     fn a_timeout_names_what_was_awaited_and_what_was_seen() {
-        let error =
-            Error::Timeout { what: "nodes ready".into(), within: Duration::from_secs(3), last: "n1 not ready".into() };
+        let error = Error::Timeout {
+            what: "nodes ready".into(),
+            within: Duration::from_secs(3),
+            last: "n1 not ready".into(),
+        };
         assert_eq!(error.to_string(), "after 3 s still waiting: nodes ready; last seen: n1 not ready");
     }
 }

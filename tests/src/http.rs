@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Doing, Error, Result};
 
 /// A request.
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// As `GET`.
     pub method: &'a str,
     /// Path and query.
@@ -47,12 +47,12 @@ impl Response {
 }
 
 /// `GET path` from `server`; `timeout` bounds connecting and each read.
-pub fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
+pub(crate) fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
     send(server, Request { method: "GET", path, headers: &[], body: None }, timeout)
 }
 
 /// Sends one request from the current network namespace; `timeout` bounds connecting and each read and write.
-pub fn send(server: SocketAddr, request: Request<'_>, timeout: Duration) -> Result<Response> {
+pub(crate) fn send(server: SocketAddr, request: Request<'_>, timeout: Duration) -> Result<Response> {
     let what = format!("{} http://{server}{}", request.method, request.path);
     exchange(server, request, timeout).doing(|| what)
 }
@@ -62,7 +62,8 @@ fn exchange(server: SocketAddr, request: Request<'_>, timeout: Duration) -> std:
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.set_nodelay(true)?;
-    let mut head = format!("{} {} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n", request.method, request.path);
+    let mut head =
+        format!("{} {} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n", request.method, request.path);
     for header in request.headers {
         head.push_str(header);
         head.push_str("\r\n");
@@ -94,7 +95,11 @@ fn read_line(reader: &mut impl BufRead) -> std::io::Result<String> {
 
 fn read_response(reader: &mut impl BufRead, without_body: bool) -> std::io::Result<Response> {
     let status_line = read_line(reader)?;
-    let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| bad("no HTTP status"))?;
+    let status = status_line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| bad("no HTTP status"))?;
     let mut headers = Vec::new();
     loop {
         let line = read_line(reader)?;
@@ -140,7 +145,7 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result
 }
 
 /// The answer if its status is one of `good`, else an error that shows what was said instead.
-pub fn expect(response: Response, good: &[u16], what: &str) -> Result<Response> {
+pub(crate) fn expect(response: Response, good: &[u16], what: &str) -> Result<Response> {
     if good.contains(&response.status) {
         return Ok(response);
     }
@@ -160,7 +165,10 @@ mod tests {
     fn bodies_end_by_length_by_chunks_or_with_the_connection() {
         for (text, body) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef", "abc"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n", "abc"),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
+                "abc",
+            ),
             ("HTTP/1.0 200 OK\r\n\r\nabc", "abc"),
             ("HTTP/1.1 204 No Content\r\n\r\n", ""),
         ] {
@@ -170,7 +178,9 @@ mod tests {
 
     #[test]
     fn a_cut_answer_is_an_error() {
-        for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "nonsense\r\n\r\n"] {
+        for text in
+            ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "nonsense\r\n\r\n"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }
@@ -196,7 +206,8 @@ mod tests {
             (lines, body)
         });
         let mut body: &[u8] = b"hi";
-        let request = Request { method: "PUT", path: "/p?q=1", headers: &["A: b".into()], body: Some((&mut body, 2)) };
+        let request =
+            Request { method: "PUT", path: "/p?q=1", headers: &["A: b".into()], body: Some((&mut body, 2)) };
         let response = send(server, request, Duration::from_secs(5)).unwrap();
         assert_eq!((response.status, response.header("location")), (201, Some("/x")));
         let (lines, body) = asked.join().unwrap();

@@ -63,7 +63,9 @@ pub fn run(spec: &NodeSpec) -> Result<std::convert::Infallible> {
     loop {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-                let Some(slot) = running.iter_mut().find(|(running, _)| *running == pid.as_raw()) else { continue };
+                let Some(slot) = running.iter_mut().find(|(running, _)| *running == pid.as_raw()) else {
+                    continue;
+                };
                 println!("{} ended; started again", slot.1.name);
                 std::thread::sleep(Duration::from_secs(1));
                 slot.0 = start(slot.1, &spec.path)?;
@@ -166,17 +168,30 @@ fn bind_all(binds: &[(PathBuf, PathBuf)]) -> Result<()> {
 }
 
 /// Gives the node files of its own in place of the parameters that the kubelet sets for a whole machine: the lab
-/// leaves the machine it runs on as it is.
+/// leaves the machine it runs on as it is. The boot's identity is new each time, as after a real boot.
 fn own_host_wide_parameters() -> Result<()> {
     let folder = Path::new("/run/parameters");
     fs::create_dir_all(folder).doing(|| "create /run/parameters")?;
-    for name in ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"] {
+    for name in [
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+        "kernel/keys/root_maxkeys",
+        "kernel/keys/root_maxbytes",
+    ] {
         let real = Path::new("/proc/sys").join(name);
         let Ok(value) = fs::read(&real) else { continue };
-        let own = folder.join(name.replace('/', "."));
-        fs::write(&own, value).doing(|| format!("write {}", own.display()))?;
-        mount(Some(&own), &real, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .doing(|| format!("cover {}", real.display()))?;
+        cover(folder, &real, &value)?;
     }
-    Ok(())
+    let fresh = fs::read("/proc/sys/kernel/random/uuid").doing(|| "read a random number")?;
+    cover(folder, Path::new("/proc/sys/kernel/random/boot_id"), &fresh)
+}
+
+fn cover(folder: &Path, real: &Path, value: &[u8]) -> Result<()> {
+    let own =
+        folder.join(real.strip_prefix("/proc/sys").unwrap_or(real).display().to_string().replace('/', "."));
+    fs::write(&own, value).doing(|| format!("write {}", own.display()))?;
+    mount(Some(&own), real, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .doing(|| format!("cover {}", real.display()))
 }

@@ -1,7 +1,7 @@
 //! A lab as a whole: up, down, and what can be asked of it while it is up.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,7 +36,7 @@ pub struct Options {
     pub name: LabName,
     /// Number of nodes, 1 to [`MAX_NODES`].
     pub nodes: u8,
-    /// Who serves ClusterIPs.
+    /// Who serves the cluster's Service addresses.
     pub kube_proxy: KubeProxy,
     /// IP families.
     pub families: Families,
@@ -62,6 +62,17 @@ impl Lab {
     /// Brings a lab up; whatever was left of an earlier one of that name is taken down first. `say` is told the
     /// steps. When this fails or the calling process dies half-way, what was made is taken down again.
     pub fn up(checkout: &Path, options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
+        let (lab, reaper) = Self::up_watched(checkout, options, say)?;
+        reaper.release()?;
+        Ok(lab)
+    }
+
+    /// As [`Lab::up`], for a lab that is to go down when this process ends.
+    pub(crate) fn up_watched(
+        checkout: &Path,
+        options: &Options,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> Result<(Self, Reaper)> {
         preflight::check(options.kube_proxy)?;
         if !(1..=MAX_NODES).contains(&options.nodes) {
             return Err(Error::Usage(format!("a lab has 1 to {MAX_NODES} nodes")));
@@ -78,23 +89,21 @@ impl Lab {
         let _lock = state.lock()?;
         down::take_down(&state)?;
         let mut lab = Self { state, description, hierarchies: cgroup::hierarchies()? };
-        fs::create_dir_all(lab.state.folder()).doing(|| format!("create {}", lab.state.folder().display()))?;
+        fs::create_dir_all(lab.state.folder())
+            .doing(|| format!("create {}", lab.state.folder().display()))?;
         lab.state.describe(&lab.description)?;
-        let guard = Reaper::start(&lab.state, &lab.description)?;
+        let reaper = Reaper::start(&lab.state, &lab.description)?;
         let built = lab.build_up(say).and_then(|()| {
             lab.description.complete = true;
             lab.state.describe(&lab.description)
         });
         if let Err(error) = built {
-            let logs = checkout.join("target/lab-logs").join(lab.state.name().as_str());
-            lab.state.save_logs(&logs)?;
-            say(&format!("the logs are in {}", logs.display()));
+            say(&format!("the logs are in {}", lab.save_logs(checkout)?.display()));
             down::take_down(&lab.state)?;
-            guard.release()?;
+            reaper.release()?;
             return Err(error);
         }
-        guard.release()?;
-        Ok(lab)
+        Ok((lab, reaper))
     }
 
     /// The lab of that name, which must be up.
@@ -111,6 +120,13 @@ impl Lab {
         down::take_down(&state)
     }
 
+    /// Copies all logs to `target/lab-logs/NAME` of the checkout and returns that folder.
+    pub fn save_logs(&self, checkout: &Path) -> Result<PathBuf> {
+        let logs = checkout.join("target/lab-logs").join(self.name().as_str());
+        self.state.save_logs(&logs)?;
+        Ok(logs)
+    }
+
     fn build_up(&self, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
         let begin = Instant::now();
         let step = |what: &str| say(&format!("{:5.1} s  {what}", begin.elapsed().as_secs_f32()));
@@ -125,7 +141,11 @@ impl Lab {
             netns::make_host(name, self.families(), host, self.description.nodes)?;
         }
         for known in registry::KNOWN_HOSTS {
-            registry::write_mirror(&self.state.path("certs.d"), known, self.families().primary(HostName::Router))?;
+            registry::write_mirror(
+                &self.state.path("certs.d"),
+                known,
+                self.families().primary(HostName::Router),
+            )?;
         }
         self.power_on_all()?;
         step("network, etcd, registry and API server started, nodes powered on");
@@ -159,8 +179,10 @@ impl Lab {
         let lan = self.name().netns(HostName::Router);
         let nodes: Vec<Node<'_>> = self.nodes().collect();
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                nodes.iter().map(|node| scope.spawn(|| node.configure().and_then(|()| node.power_on()))).collect();
+            let threads: Vec<_> = nodes
+                .iter()
+                .map(|node| scope.spawn(|| node.configure().and_then(|()| node.power_on())))
+                .collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -175,7 +197,9 @@ impl Lab {
     fn push_own_images(&self) -> Result<()> {
         let address = control::registry_address(&self.description);
         netns::inside(&self.name().netns(HostName::Router), || {
-            wait::until_seen(Duration::from_secs(30), "the registry", || http::get(address, "/v2/", Duration::from_secs(5)))
+            wait::until_seen(Duration::from_secs(30), "the registry", || {
+                http::get(address, "/v2/", Duration::from_secs(5))
+            })
         })??;
         let images = self.description.toolchain.images.clone();
         images.iter().try_for_each(|image| self.push(image, None).map(|_| ()))
@@ -241,7 +265,10 @@ impl Lab {
     pub(crate) fn node(&self, host: HostName) -> Result<Node<'_>> {
         match host {
             HostName::Node(number) if number <= self.description.nodes => Ok(self.node_numbered(number)),
-            other => Err(Error::Usage(format!("{other} is no node of this lab: its nodes are n1 to n{}", self.description.nodes))),
+            other => Err(Error::Usage(format!(
+                "{other} is no node of this lab: its nodes are n1 to n{}",
+                self.description.nodes
+            ))),
         }
     }
 
@@ -255,11 +282,17 @@ impl Lab {
     }
 
     /// A command for kubectl or helm, in the router's network namespace, as the cluster's administrator.
+    #[must_use]
     pub fn tool(&self, program: &Path) -> Command {
         let mut command = Command::new(command::find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
-        command.arg(format!("--net={}", netns::path(&self.name().netns(HostName::Router)).display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", netns::path(&self.name().netns(HostName::Router)).display()))
+            .arg("--")
+            .arg(program);
         command.env("KUBECONFIG", kubeconfig(&self.state, "admin"));
-        for (variable, folder) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")] {
+        for (variable, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
             command.env(variable, self.state.path("helm").join(folder));
         }
         command
@@ -293,7 +326,8 @@ impl Lab {
     pub fn get_json(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = self.kubectl_command();
         let text = command::run(command.arg("get").args(arguments).arg("--output=json"))?;
-        serde_json::from_str(&text).doing(|| format!("read the answer to kubectl get {}", arguments.join(" ")))
+        serde_json::from_str(&text)
+            .doing(|| format!("read the answer to kubectl get {}", arguments.join(" ")))
     }
 
     /// A GET at an API path, as `/api/v1/nodes`: two milliseconds instead of kubectl's hundred.
@@ -308,7 +342,10 @@ impl Lab {
         let name = match name {
             Some(name) => name.to_owned(),
             None => opened.image_name()?.ok_or_else(|| {
-                Error::Usage(format!("{0} does not say its image's name: push it as {0}=NAME:TAG", archive.display()))
+                Error::Usage(format!(
+                    "{0} does not say its image's name: push it as {0}=NAME:TAG",
+                    archive.display()
+                ))
             })?,
         };
         let image = ImageName::parse(&name)?;
@@ -323,7 +360,10 @@ impl Lab {
         for part in ["controller", "speaker"] {
             let archive = checkout.join(format!("target/images/{part}.tar"));
             if !archive.is_file() {
-                return Err(Error::Usage(format!("{} is not there: run `make images` first", archive.display())));
+                return Err(Error::Usage(format!(
+                    "{} is not there: run `make images` first",
+                    archive.display()
+                )));
             }
             self.push(&archive, None)?;
         }
@@ -346,13 +386,12 @@ impl Lab {
 
     /// The command that runs a program on a host, with nothing on its standard input.
     pub(crate) fn command_on(&self, host: HostName) -> Result<Command> {
-        let mut command = match host {
-            HostName::Node(_) => self.node(host)?.command()?,
-            _ => {
-                let mut command = Command::new(command::find_program("ip").unwrap_or_else(|| "ip".into()));
-                command.args(["netns", "exec", &self.name().netns(host)]);
-                command
-            }
+        let mut command = if let HostName::Node(_) = host {
+            self.node(host)?.command()?
+        } else {
+            let mut command = Command::new(command::find_program("ip").unwrap_or_else(|| "ip".into()));
+            command.args(["netns", "exec", &self.name().netns(host)]);
+            command
         };
         command.stdin(Stdio::null());
         Ok(command)
@@ -374,12 +413,17 @@ impl Lab {
             lines.push(format!("{part:24} {running}"));
         }
         for host in self.description.hosts() {
-            let addresses: Vec<String> = self.families().addresses(host).iter().map(ToString::to_string).collect();
+            let addresses: Vec<String> =
+                self.families().addresses(host).iter().map(ToString::to_string).collect();
             let state = match self.node(host) {
-                Ok(node) => node.readiness().map_or_else(|why| format!("not ready: {why}"), |()| "Ready".into()),
+                Ok(node) => {
+                    node.readiness().map_or_else(|why| format!("not ready: {why}"), |()| "Ready".into())
+                }
                 Err(_) => String::new(),
             };
-            lines.push(format!("{:24} {}  {state}", host.to_string(), addresses.join(" ")).trim_end().to_owned());
+            lines.push(
+                format!("{:24} {}  {state}", host.to_string(), addresses.join(" ")).trim_end().to_owned(),
+            );
         }
         lines.push(format!("logs and state           {}", self.folder().display()));
         lines.join("\n")

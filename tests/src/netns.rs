@@ -17,19 +17,19 @@ const FOLDER: &str = "/run/netns";
 
 /// The file that stands for a named network namespace.
 #[must_use]
-pub fn path(netns: &str) -> PathBuf {
+pub(crate) fn path(netns: &str) -> PathBuf {
     Path::new(FOLDER).join(netns)
 }
 
 /// Moves the calling thread into a network namespace for good.
-pub fn enter(netns: &str) -> Result<()> {
+pub(crate) fn enter(netns: &str) -> Result<()> {
     let path = path(netns);
     let file = File::open(&path).doing(|| format!("open {}", path.display()))?;
     setns(file, CloneFlags::CLONE_NEWNET).doing(|| format!("enter network namespace {netns}"))
 }
 
 /// Runs a closure on a thread of its own inside a network namespace: every socket it opens is one of that host.
-pub fn inside<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn inside<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| enter(netns).map(|()| work()));
         match thread.join() {
@@ -42,7 +42,7 @@ pub fn inside<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> Result<T
 
 /// Names of the network namespaces of a lab.
 #[must_use]
-pub fn of_lab(lab: &LabName) -> Vec<String> {
+pub(crate) fn of_lab(lab: &LabName) -> Vec<String> {
     let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| lab.owns_netns(name)).collect()
@@ -50,12 +50,12 @@ pub fn of_lab(lab: &LabName) -> Vec<String> {
 
 /// Identities (inode numbers) of the given namespaces; a process shows the same number in `/proc/PID/ns/net`.
 #[must_use]
-pub fn inodes(names: &[String]) -> BTreeSet<u64> {
+pub(crate) fn inodes(names: &[String]) -> BTreeSet<u64> {
     names.iter().filter_map(|name| Some(path(name).metadata().ok()?.ino())).collect()
 }
 
 /// Deletes a named network namespace.
-pub fn delete(netns: &str) -> Result<()> {
+pub(crate) fn delete(netns: &str) -> Result<()> {
     command::run(Command::new("ip").args(["netns", "del", netns])).map(|_| ())
 }
 
@@ -64,7 +64,7 @@ fn add(netns: &str) -> Result<()> {
 }
 
 /// Runs lines of `ip` commands inside a network namespace, in one process.
-pub fn ip_batch(netns: &str, lines: &[String]) -> Result<()> {
+pub(crate) fn ip_batch(netns: &str, lines: &[String]) -> Result<()> {
     let mut text = lines.join("\n");
     text.push('\n');
     command::run_with_input(Command::new("ip").args(["-n", netns, "-batch", "-"]), &text).map(|_| ())
@@ -73,7 +73,7 @@ pub fn ip_batch(netns: &str, lines: &[String]) -> Result<()> {
 /// Sets kernel parameters inside a network namespace; names as below `/proc/sys/net`.
 ///
 /// `/proc/sys/net` shows the namespace of the thread that reads it.
-pub fn sysctl(netns: &str, values: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn sysctl(netns: &str, values: &[(&str, &str)]) -> Result<()> {
     inside(netns, || {
         for (name, value) in values {
             let file = Path::new("/proc/sys/net").join(name);
@@ -88,7 +88,7 @@ pub fn sysctl(netns: &str, values: &[(&str, &str)]) -> Result<()> {
 
 /// Makes the LAN: a bridge that forwards at once and floods multicast as a plain switch does, with the control
 /// plane's addresses on it.
-pub fn make_lan(lab: &LabName, families: Families) -> Result<()> {
+pub(crate) fn make_lan(lab: &LabName, families: Families) -> Result<()> {
     let netns = lab.netns(HostName::Router);
     add(&netns)?;
     // No duplicate address detection: addresses are usable at once, and the plan has no duplicates. Bridged
@@ -96,7 +96,10 @@ pub fn make_lan(lab: &LabName, families: Families) -> Result<()> {
     sysctl(&netns, &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
     let mut lines = vec![
         "link set lo up".to_owned(),
-        format!("link add lan0 address {} type bridge forward_delay 0 mcast_snooping 0", HostName::Router.mac_text()),
+        format!(
+            "link add lan0 address {} type bridge forward_delay 0 mcast_snooping 0",
+            HostName::Router.mac_text()
+        ),
     ];
     lines.extend(addresses(families, HostName::Router, "lan0"));
     lines.push("link set lan0 up".to_owned());
@@ -115,7 +118,7 @@ pub fn make_lan(lab: &LabName, families: Families) -> Result<()> {
 
 /// Makes a host and connects it to the LAN; its port on the bridge has the host's name. Nodes get routes to the
 /// pod networks of the other nodes, as the network of a cloud or a routing CNI would give them.
-pub fn make_host(lab: &LabName, families: Families, host: HostName, nodes: u8) -> Result<()> {
+pub(crate) fn make_host(lab: &LabName, families: Families, host: HostName, nodes: u8) -> Result<()> {
     let (lan, netns) = (lab.netns(HostName::Router), lab.netns(host));
     add(&netns)?;
     sysctl(&netns, &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
@@ -129,7 +132,9 @@ pub fn make_host(lab: &LabName, families: Families, host: HostName, nodes: u8) -
     let mut lines = vec!["link set lo up".to_owned()];
     lines.extend(addresses(families, host, "eth0"));
     lines.push("link set eth0 up".to_owned());
-    lines.extend(families.addresses(HostName::Router).iter().map(|via| format!("route add default via {via}")));
+    lines.extend(
+        families.addresses(HostName::Router).iter().map(|via| format!("route add default via {via}")),
+    );
     if let HostName::Node(own) = host {
         for other in (1..=nodes).filter(|other| *other != own) {
             lines.extend(pod_routes(families, other));
@@ -144,9 +149,14 @@ pub fn make_host(lab: &LabName, families: Families, host: HostName, nodes: u8) -
 
 /// The `ip` lines that route a node's pod networks to the node.
 #[must_use]
-pub fn pod_routes(families: Families, node: u8) -> Vec<String> {
+pub(crate) fn pod_routes(families: Families, node: u8) -> Vec<String> {
     let gateways = families.addresses(HostName::Node(node));
-    families.pod_cidrs(node).iter().zip(gateways).map(|(cidr, via)| format!("route add {cidr} via {via}")).collect()
+    families
+        .pod_cidrs(node)
+        .iter()
+        .zip(gateways)
+        .map(|(cidr, via)| format!("route add {cidr} via {via}"))
+        .collect()
 }
 
 fn addresses(families: Families, host: HostName, device: &str) -> Vec<String> {

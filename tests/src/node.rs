@@ -22,7 +22,7 @@ use crate::state::{Description, State, write_json};
 use crate::wait;
 
 /// One node of a lab.
-pub struct Node<'a> {
+pub(crate) struct Node<'a> {
     /// The lab's state folder.
     pub state: &'a State,
     /// What was asked for.
@@ -47,9 +47,17 @@ impl Node<'_> {
     }
 
     /// Writes the configuration of everything that runs on the node.
-    pub fn configure(&self) -> Result<()> {
+    pub(crate) fn configure(&self) -> Result<()> {
         let folder = self.folder();
-        for part in ["config/cni", "config/certs.d", "config/kubernetes", "config/runtime", "config/plugins", "var-lib", "log"] {
+        for part in [
+            "config/cni",
+            "config/certs.d",
+            "config/kubernetes",
+            "config/runtime",
+            "config/plugins",
+            "var-lib",
+            "log",
+        ] {
             let path = folder.join(part);
             fs::create_dir_all(&path).doing(|| format!("create {}", path.display()))?;
         }
@@ -122,7 +130,11 @@ impl Node<'_> {
                 bind(&folder.join("var-lib"), "/var/lib"),
             ],
             hierarchies: self.hierarchies.to_vec(),
-            path: format!("{}:{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", at("kubernetes"), at("runtime")),
+            path: format!(
+                "{}:{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                at("kubernetes"),
+                at("runtime")
+            ),
             runtime: Service {
                 name: "containerd".into(),
                 argv: vec![at("runtime/containerd"), "--config".into(), at("containerd.toml")],
@@ -132,7 +144,7 @@ impl Node<'_> {
     }
 
     /// Makes the node's network and starts its first process.
-    pub fn power_on(&self) -> Result<()> {
+    pub(crate) fn power_on(&self) -> Result<()> {
         netns::make_host(self.state.name(), self.description.families, self.host(), self.description.nodes)?;
         cgroup::create(self.hierarchies, self.state.name(), &self.name())?;
         let process = spawn::spawn(&Spec {
@@ -153,7 +165,7 @@ impl Node<'_> {
     }
 
     /// Lets the node's kubelet and kube-proxy start.
-    pub fn release_kubelet(&self) -> Result<()> {
+    pub(crate) fn release_kubelet(&self) -> Result<()> {
         let file = self.folder().join("config").join(GO);
         fs::write(&file, "").doing(|| format!("write {}", file.display()))
     }
@@ -161,7 +173,7 @@ impl Node<'_> {
     /// Cuts the power: the network first, so that no frame leaves a dying node, then all processes at once, then
     /// what the kernel remembers (addresses, routes, conntrack, nftables) with the network namespace. What is in
     /// /var/lib stays, as on a disk.
-    pub fn power_off(&self) -> Result<()> {
+    pub(crate) fn power_off(&self) -> Result<()> {
         let lan = self.state.name().netns(HostName::Router);
         let port = self.name();
         netns::ip_batch(&lan, &[format!("link set {port} down")])?;
@@ -186,24 +198,38 @@ impl Node<'_> {
     }
 
     /// A command that runs inside the node: in all its namespaces, with its programs in the search path.
-    pub fn command(&self) -> Result<Command> {
+    pub(crate) fn command(&self) -> Result<Command> {
         let process = self.state.process(&self.name()).ok_or_else(|| self.is_off())?;
         let mut command = Command::new(command::find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
-        command.args(["--target", &process.pid.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/", "--"]);
+        command.args([
+            "--target",
+            &process.pid.to_string(),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--cgroup",
+            "--wd=/",
+            "--",
+        ]);
         command.env("PATH", self.spec().path);
         Ok(command)
     }
 
     /// The error for a node that does not run, with the reason if its first process wrote one.
     #[must_use]
-    pub fn is_off(&self) -> Error {
-        Error::Part { what: format!("node {} is off", self.name()), log: tail(&self.folder().join("log/init.log"), 10) }
+    pub(crate) fn is_off(&self) -> Error {
+        Error::Part {
+            what: format!("node {} is off", self.name()),
+            log: tail(&self.folder().join("log/init.log"), 10),
+        }
     }
 
     /// The Node object, made before the kubelet registers so that it has the pod networks of the plan from its
     /// first moment.
     #[must_use]
-    pub fn object(&self) -> Value {
+    pub(crate) fn object(&self) -> Value {
         let cidrs = self.description.families.pod_cidrs(self.number);
         json!({
             "apiVersion": "v1", "kind": "Node",
@@ -217,7 +243,7 @@ impl Node<'_> {
     }
 
     /// Whether the API server says that the node is ready; if not, why.
-    pub fn readiness(&self) -> std::result::Result<(), String> {
+    pub(crate) fn readiness(&self) -> std::result::Result<(), String> {
         if self.state.process(&self.name()).is_none() {
             return Err(self.is_off().to_string());
         }
@@ -226,9 +252,11 @@ impl Node<'_> {
         let node: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
         let conditions = node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
         let ready = conditions.into_iter().find(|c| c.get("type").and_then(Value::as_str) == Some("Ready"));
-        let text = |key: &str| ready.and_then(|r| r.get(key)).and_then(Value::as_str).unwrap_or("not reported yet");
+        let text =
+            |key: &str| ready.and_then(|r| r.get(key)).and_then(Value::as_str).unwrap_or("not reported yet");
         // The taint goes a moment after the condition turns; until then no pod is placed here.
-        let tainted = node.pointer("/spec/taints").and_then(Value::as_array).is_some_and(|taints| !taints.is_empty());
+        let tainted =
+            node.pointer("/spec/taints").and_then(Value::as_array).is_some_and(|taints| !taints.is_empty());
         match (text("status"), tainted) {
             ("True", false) => Ok(()),
             ("True", true) => Err(format!("{} still has a taint", self.name())),

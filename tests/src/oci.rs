@@ -19,14 +19,14 @@ const MEDIA_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The digest of some bytes as OCI writes it: `sha256:` and 64 hexadecimal digits.
 #[must_use]
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(bytes))
 }
 
 /// Writes an OCI archive that holds one image with one program, `/NAME`, as its entry point.
 ///
 /// Nothing in it depends on the time or the machine: the same program gives the same bytes.
-pub fn write_program_image(archive: &Path, image: &str, name: &str, program: &Path) -> Result<()> {
+pub(crate) fn write_program_image(archive: &Path, image: &str, name: &str, program: &Path) -> Result<()> {
     let program = std::fs::read(program).doing(|| format!("read {}", program.display()))?;
     let layer = tar_of(&[(name, &program, 0o755)])?;
     let config = json!({
@@ -46,9 +46,12 @@ pub fn write_program_image(archive: &Path, image: &str, name: &str, program: &Pa
         entry.insert("annotations".into(), json!({"org.opencontainers.image.ref.name": image}));
     }
     let index = json!({"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [entry]}).to_string();
-    let blobs = [config.as_bytes(), manifest.as_bytes(), layer.as_slice()].map(|blob| (blob_path(&digest(blob)), blob));
-    let mut files: Vec<(&str, &[u8], u32)> =
-        vec![("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644), ("index.json", index.as_bytes(), 0o644)];
+    let blobs = [config.as_bytes(), manifest.as_bytes(), layer.as_slice()]
+        .map(|blob| (blob_path(&digest(blob)), blob));
+    let mut files: Vec<(&str, &[u8], u32)> = vec![
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644),
+        ("index.json", index.as_bytes(), 0o644),
+    ];
     files.extend(blobs.iter().map(|(path, blob)| (path.as_str(), *blob, 0o644)));
     let bytes = tar_of(&files)?;
     std::fs::write(archive, bytes).doing(|| format!("write {}", archive.display()))
@@ -56,7 +59,7 @@ pub fn write_program_image(archive: &Path, image: &str, name: &str, program: &Pa
 
 /// The machine's architecture in Go's words, which are also those of image platforms.
 #[must_use]
-pub fn go_architecture() -> &'static str {
+pub(crate) fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -86,7 +89,7 @@ fn tar_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
 
 /// An OCI archive on disk, indexed so that a blob of any size is read in place.
 #[derive(Debug)]
-pub struct Archive {
+pub(crate) struct Archive {
     path: PathBuf,
     entries: BTreeMap<String, (u64, u64)>,
 }
@@ -94,7 +97,7 @@ pub struct Archive {
 /// A manifest (or index of manifests) of an archive, in the order in which a registry takes them: what a
 /// manifest refers to comes before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Its digest.
     pub digest: String,
     /// Its media type.
@@ -107,20 +110,22 @@ pub struct Manifest {
 
 impl Archive {
     /// Opens an archive and reads its table of contents.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).doing(|| format!("open {}", path.display()))?;
         let mut entries = BTreeMap::new();
         let mut tar = tar::Archive::new(file);
         for entry in tar.entries_with_seek().doing(|| format!("read {}", path.display()))? {
             let entry = entry.doing(|| format!("read {}", path.display()))?;
-            let name = entry.path().doing(|| format!("read {}", path.display()))?.to_string_lossy().into_owned();
-            entries.insert(name.trim_start_matches("./").to_owned(), (entry.raw_file_position(), entry.size()));
+            let name =
+                entry.path().doing(|| format!("read {}", path.display()))?.to_string_lossy().into_owned();
+            entries
+                .insert(name.trim_start_matches("./").to_owned(), (entry.raw_file_position(), entry.size()));
         }
         Ok(Self { path: path.to_owned(), entries })
     }
 
     /// The image name written in the archive's index, if there is a full one.
-    pub fn image_name(&self) -> Result<Option<String>> {
+    pub(crate) fn image_name(&self) -> Result<Option<String>> {
         let index = self.json("index.json")?;
         let annotations = index.pointer("/manifests/0/annotations");
         let named = |key: &str| annotations.and_then(|a| a.get(key)).and_then(Value::as_str);
@@ -130,7 +135,7 @@ impl Archive {
     }
 
     /// All manifests of the archive's one image; the last is the image itself.
-    pub fn manifests(&self) -> Result<Vec<Manifest>> {
+    pub(crate) fn manifests(&self) -> Result<Vec<Manifest>> {
         let index = self.json("index.json")?;
         let top = index.pointer("/manifests/0").ok_or_else(|| self.odd("its index names no image"))?;
         let mut found = Vec::new();
@@ -145,11 +150,15 @@ impl Archive {
         let text = |key: &str| descriptor.get(key).and_then(Value::as_str).map(str::to_owned);
         let digest = text("digest").ok_or_else(|| self.odd("a descriptor lacks its digest"))?;
         let bytes = self.bytes(&blob_path(&digest))?;
-        let value: Value = serde_json::from_slice(&bytes).doing(|| format!("read {digest} of {}", self.path.display()))?;
+        let value: Value =
+            serde_json::from_slice(&bytes).doing(|| format!("read {digest} of {}", self.path.display()))?;
         for child in value.get("manifests").and_then(Value::as_array).into_iter().flatten() {
             self.collect(child, found, depth + 1)?;
         }
-        let parts = value.get("config").into_iter().chain(value.get("layers").and_then(Value::as_array).into_iter().flatten());
+        let parts = value
+            .get("config")
+            .into_iter()
+            .chain(value.get("layers").and_then(Value::as_array).into_iter().flatten());
         let blobs = parts.filter_map(|part| part.get("digest")?.as_str().map(str::to_owned)).collect();
         let media_type = text("mediaType").unwrap_or_else(|| MEDIA_MANIFEST.to_owned());
         found.push(Manifest { digest, media_type, bytes, blobs });
@@ -157,7 +166,7 @@ impl Archive {
     }
 
     /// Opens a blob for reading; the second value is its size in bytes.
-    pub fn blob(&self, digest: &str) -> Result<(impl Read + use<>, u64)> {
+    pub(crate) fn blob(&self, digest: &str) -> Result<(impl Read + use<>, u64)> {
         let path = blob_path(digest);
         let (offset, size) = *self.entries.get(&path).ok_or_else(|| self.odd(&format!("it lacks {path}")))?;
         let mut file = File::open(&self.path).doing(|| format!("open {}", self.path.display()))?;
@@ -185,7 +194,7 @@ impl Archive {
 
 /// A full image name, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageName {
+pub(crate) struct ImageName {
     /// Host (and port) of the registry, as `gcr.io`.
     pub host: String,
     /// Path of the repository at that host, as `google-samples/node-hello`.
@@ -196,7 +205,7 @@ pub struct ImageName {
 
 impl ImageName {
     /// Takes a name apart as container runtimes do: no host means `docker.io`, no tag means `latest`.
-    pub fn parse(name: &str) -> Result<Self> {
+    pub(crate) fn parse(name: &str) -> Result<Self> {
         let (first, rest) = name.split_once('/').unwrap_or(("", name));
         let is_host = first.contains('.') || first.contains(':') || first == "localhost";
         let (host, path) = match (is_host, first) {
@@ -207,21 +216,23 @@ impl ImageName {
         let (path, tag) = path.rsplit_once(':').map_or((path.as_str(), "latest"), |(path, tag)| (path, tag));
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
         if path.is_empty() || tag.is_empty() || !path.chars().all(good) {
-            return Err(Error::Usage(format!("\"{name}\" is not an image name with a tag, as landfall.dev/speaker:0.1.0")));
+            return Err(Error::Usage(format!(
+                "\"{name}\" is not an image name with a tag, as landfall.dev/speaker:0.1.0"
+            )));
         }
         Ok(Self { host: host.to_owned(), path: path.to_owned(), tag: tag.to_owned() })
     }
 
     /// Repository in the lab's registry: below a folder per host, so that equal paths at two hosts do not meet.
     #[must_use]
-    pub fn repository(&self) -> String {
+    pub(crate) fn repository(&self) -> String {
         format!("{}/{}", host_folder(&self.host), self.path)
     }
 }
 
 /// A registry host as a repository path component, which may hold no colon.
 #[must_use]
-pub fn host_folder(host: &str) -> String {
+pub(crate) fn host_folder(host: &str) -> String {
     host.to_ascii_lowercase().replace(':', "_")
 }
 

@@ -1,14 +1,14 @@
 //! The lab's certificates, keys and tokens.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -25,36 +25,37 @@ const USERS: [(&str, &str); 4] = [
 
 /// The folder of the lab's keys.
 #[derive(Debug, Clone)]
-pub struct Pki {
+pub(crate) struct Pki {
     folder: PathBuf,
 }
 
 impl Pki {
     /// The keys in `folder`.
     #[must_use]
-    pub fn at(folder: PathBuf) -> Self {
+    pub(crate) fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
 
     /// A file of the folder: `ca.crt`, `apiserver.crt`, `apiserver.key`, `kubelet-client.crt`,
     /// `kubelet-client.key`, `service-accounts.key`, `tokens.csv`.
     #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Makes everything anew: a certificate authority, the API server's certificate, its client certificate for
     /// kubelets, the service accounts' key and a token for each user.
-    pub fn create(&self, families: Families, nodes: u8) -> Result<()> {
+    pub(crate) fn create(&self, families: Families, nodes: u8) -> Result<()> {
         fs::create_dir_all(&self.folder).doing(|| format!("create {}", self.folder.display()))?;
-        self.certificates(families).map_err(|error| Error::Answer(format!("make certificates: {error}")))??;
+        self.certificates(families)
+            .map_err(|error| Error::Answer(format!("make certificates: {error}")))??;
         let mut tokens = String::new();
         for (user, group) in USERS {
-            tokens.push_str(&format!("{},{user},{user},{group}\n", token(user)));
+            tokens.extend([token(user), format!(",{user},{user},{group}\n")]);
         }
         for node in 1..=nodes {
             let user = node_user(node);
-            tokens.push_str(&format!("{},{user},{user},system:nodes\n", token(&user)));
+            tokens.extend([token(&user), format!(",{user},{user},system:nodes\n")]);
         }
         self.write("tokens.csv", &tokens)
     }
@@ -69,11 +70,17 @@ impl Pki {
 
         let mut server = named("kube-apiserver", &[])?;
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"] {
+        for name in [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ] {
             server.subject_alt_names.push(SanType::DnsName(name.try_into()?));
         }
         let mut addresses: Vec<IpAddr> = families.addresses(HostName::Router);
-        addresses.extend(families.pick::<IpAddr>([10, 96, 0, 1].into(), [0xfd00, 0x96, 0, 0, 0, 0, 0, 1].into()));
+        addresses
+            .extend(families.pick::<IpAddr>([10, 96, 0, 1].into(), [0xfd00, 0x96, 0, 0, 0, 0, 0, 1].into()));
         addresses.push([127, 0, 0, 1].into());
         server.subject_alt_names.extend(addresses.into_iter().map(SanType::IpAddress));
         let server_key = KeyPair::generate()?;
@@ -100,7 +107,7 @@ impl Pki {
 
     /// Writes a kubeconfig for one user, with the certificate authority inside, so that the file works wherever
     /// it is copied to.
-    pub fn write_kubeconfig(&self, file: &Path, user: &str, server: IpAddr) -> Result<()> {
+    pub(crate) fn write_kubeconfig(&self, file: &Path, user: &str, server: IpAddr) -> Result<()> {
         let authority = self.file("ca.crt");
         let authority = fs::read(&authority).doing(|| format!("read {}", authority.display()))?;
         let config = json!({
@@ -122,7 +129,7 @@ impl Pki {
 
 /// The user name of a node's kubelet, as the Node authorizer expects it.
 #[must_use]
-pub fn node_user(node: u8) -> String {
+pub(crate) fn node_user(node: u8) -> String {
     format!("system:node:{}", HostName::Node(node))
 }
 
@@ -150,7 +157,8 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0_u32, |group, at| group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        let group =
+            (0..3).fold(0_u32, |group, at| group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
         for at in 0..4_usize {
             let index = (group >> (18 - 6 * at) & 0x3f) as usize;
             let letter = ALPHABET.get(index).copied().unwrap_or(b'=');
@@ -187,7 +195,8 @@ mod tests {
         let tokens = fs::read_to_string(pki.file("tokens.csv")).unwrap();
         assert!(tokens.contains("lab-system-node-n2,system:node:n2,system:node:n2,system:nodes\n"));
         assert!(tokens.contains("lab-admin,admin,admin,system:masters\n"));
-        for name in ["ca.crt", "apiserver.crt", "apiserver.key", "kubelet-client.crt", "service-accounts.key"] {
+        for name in ["ca.crt", "apiserver.crt", "apiserver.key", "kubelet-client.crt", "service-accounts.key"]
+        {
             assert!(fs::read_to_string(pki.file(name)).unwrap().starts_with("-----BEGIN "), "{name}");
         }
         let config = folder.path().join("admin.conf");

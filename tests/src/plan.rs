@@ -1,7 +1,7 @@
 //! The address plan: every name and address of a lab, as pure functions.
 //!
 //! Each lab has its LAN in network namespaces of its own, so all labs use the same addresses: LAN
-//! 192.0.2.0/24 and 2001:db8:50::/64 (documentation ranges, RFC 5737 and RFC 3849).
+//! 192.0.2.0/24 and `2001:db8:50::/64` (documentation ranges, RFC 5737 and RFC 3849).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Most nodes a lab can have: host numbers 11 to 60 of the LAN.
-pub const MAX_NODES: u8 = 50;
+pub(crate) const MAX_NODES: u8 = 50;
 
 /// Port of the API server on the control plane's address.
-pub const API_PORT: u16 = 6443;
+pub(crate) const API_PORT: u16 = 6443;
 
 /// Port of the registry on the control plane's address.
-pub const REGISTRY_PORT: u16 = 5000;
+pub(crate) const REGISTRY_PORT: u16 = 5000;
 
 /// A lab's name: 1 to 20 lower-case letters, digits and inner hyphens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ pub enum HostName {
 
 impl HostName {
     /// Last part of the host's addresses; in IPv6 the decimal digits are written as the group, so that
-    /// 192.0.2.11 and 2001:db8:50::11 are the same host to the eye.
+    /// 192.0.2.11 and `2001:db8:50::11` are the same host to the eye.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -180,7 +180,9 @@ impl FromStr for HostName {
             "client" => Ok(Self::Client),
             "client2" => Ok(Self::Client2),
             _ => node().ok_or_else(|| {
-                Error::Usage(format!("there is no host \"{text}\": hosts are client, client2, router, n1, n2 and so on"))
+                Error::Usage(format!(
+                    "there is no host \"{text}\": hosts are client, client2, router, n1, n2 and so on"
+                ))
             }),
         }
     }
@@ -282,7 +284,7 @@ pub enum KubeProxy {
     Nftables,
     /// kube-proxy in iptables mode; needs Debian's iptables package.
     Iptables,
-    /// No kube-proxy: ClusterIPs are not served by anyone.
+    /// No kube-proxy: nobody serves the cluster's Service addresses.
     None,
 }
 
@@ -300,7 +302,7 @@ impl KubeProxy {
 
 /// An address in a URL's host part: IPv6 addresses stand in brackets (RFC 3986, section 3.2.2).
 #[must_use]
-pub fn url_host(address: IpAddr) -> String {
+pub(crate) fn url_host(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),

@@ -17,10 +17,13 @@ const PROGRAMS: [(&str, &str); 6] = [
 ];
 
 /// Checks the user and the programs.
-pub fn check(kube_proxy: KubeProxy) -> Result<()> {
+pub(crate) fn check(kube_proxy: KubeProxy) -> Result<()> {
     root()?;
-    let mut packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
+    let mut packages: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if kube_proxy == KubeProxy::Iptables && find_program("iptables").is_none() {
         packages.push("iptables");
     }
@@ -28,7 +31,10 @@ pub fn check(kube_proxy: KubeProxy) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    Err(Error::Usage(format!("the lab needs programs that are missing here: apt-get install {}", packages.join(" "))))
+    Err(Error::Usage(format!(
+        "the lab needs programs that are missing here: apt-get install {}",
+        packages.join(" ")
+    )))
 }
 
 /// Checks that the caller is root, who alone can make namespaces for whole nodes.

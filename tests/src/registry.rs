@@ -14,11 +14,12 @@ use crate::plan::{REGISTRY_PORT, url_host};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Registries whose images containerd looks for in the lab from the start; pushing adds others.
-pub const KNOWN_HOSTS: [&str; 6] = ["docker.io", "gcr.io", "ghcr.io", "landfall.dev", "quay.io", "registry.k8s.io"];
+pub(crate) const KNOWN_HOSTS: [&str; 6] =
+    ["docker.io", "gcr.io", "ghcr.io", "landfall.dev", "quay.io", "registry.k8s.io"];
 
 /// Pushes an archive's image under `name`; call it inside the LAN's network namespace. Blobs that the registry
 /// has already are not sent again.
-pub fn push(registry: SocketAddr, archive: &Archive, name: &ImageName) -> Result<()> {
+pub(crate) fn push(registry: SocketAddr, archive: &Archive, name: &ImageName) -> Result<()> {
     let repository = name.repository();
     let manifests = archive.manifests()?;
     let Some((image, parts)) = manifests.split_last() else {
@@ -40,7 +41,8 @@ fn push_blob(registry: SocketAddr, repository: &str, archive: &Archive, digest: 
         return Ok(());
     }
     let path = format!("/v2/{repository}/blobs/uploads/");
-    let start = http::send(registry, Request { method: "POST", path: &path, headers: &[], body: None }, TIMEOUT)?;
+    let start =
+        http::send(registry, Request { method: "POST", path: &path, headers: &[], body: None }, TIMEOUT)?;
     let start = http::expect(start, &[202], "the registry, asked to take a blob,")?;
     let upload = upload_path(&start, digest)?;
     let (mut body, length) = archive.blob(digest)?;
@@ -75,7 +77,7 @@ fn push_manifest(registry: SocketAddr, repository: &str, manifest: &Manifest, re
 
 /// Writes containerd's host file for one registry name: all its images come from the lab's registry, from a
 /// folder of that name. containerd reads the file at each pull, so a running node learns at once.
-pub fn write_mirror(certs: &Path, host: &str, registry: IpAddr) -> Result<()> {
+pub(crate) fn write_mirror(certs: &Path, host: &str, registry: IpAddr) -> Result<()> {
     let folder = certs.join(host);
     std::fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
     let url = format!("http://{}:{REGISTRY_PORT}/v2/{}", url_host(registry), host_folder(host));
@@ -90,7 +92,7 @@ pub fn write_mirror(certs: &Path, host: &str, registry: IpAddr) -> Result<()> {
 
 /// Configuration of the registry program: plain HTTP on every address, storage in `folder`.
 #[must_use]
-pub fn configuration(folder: &Path) -> String {
+pub(crate) fn configuration(folder: &Path) -> String {
     format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
          delete: {{enabled: true}}\nhttp: {{addr: \":{REGISTRY_PORT}\", secret: lab}}\n",
@@ -108,7 +110,8 @@ mod tests {
 
     #[test]
     fn an_upload_ends_where_the_registry_says() {
-        let path = upload_path(&started("http://192.0.2.1:5000/v2/a/blobs/uploads/1?_state=x"), "sha256:00").unwrap();
+        let path = upload_path(&started("http://192.0.2.1:5000/v2/a/blobs/uploads/1?_state=x"), "sha256:00")
+            .unwrap();
         assert_eq!(path, "/v2/a/blobs/uploads/1?_state=x&digest=sha256:00");
         let path = upload_path(&started("/v2/a/blobs/uploads/1"), "sha256:00").unwrap();
         assert_eq!(path, "/v2/a/blobs/uploads/1?digest=sha256:00");

@@ -115,7 +115,8 @@ pub fn spawn(spec: &Spec) -> Result<Process> {
 /// The launcher's side of [`spawn`]: reads a [`Spec`] on standard input, prints the new process's id.
 pub fn launch(input: impl std::io::Read) -> Result<i32> {
     let spec: Spec = serde_json::from_reader(input).doing(|| "read a process description")?;
-    let (program, arguments) = spec.argv.split_first().ok_or_else(|| Error::Usage("nothing to start".into()))?;
+    let (program, arguments) =
+        spec.argv.split_first().ok_or_else(|| Error::Usage("nothing to start".into()))?;
     setsid().doing(|| "begin a session")?;
     cgroup::join(&spec.hierarchies, &spec.lab, &spec.cgroup)?;
     netns::enter(&spec.netns)?;
@@ -148,13 +149,16 @@ pub fn lab_program() -> Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let own = std::env::current_exe().doing(|| "find this program")?;
-    let beside = |folder: Option<&Path>| folder.map(|folder| folder.join("lab")).filter(|file| file.is_file());
+    let beside =
+        |folder: Option<&Path>| folder.map(|folder| folder.join("lab")).filter(|file| file.is_file());
     if own.file_name().is_some_and(|name| name == "lab") {
         return Ok(own);
     }
     // cargo puts test programs into `deps`, one folder below the binaries.
     beside(own.parent()).or_else(|| beside(own.parent().and_then(Path::parent))).ok_or_else(|| {
-        Error::Usage("the program `lab` is not beside this one: build it with `cargo build -p landfall-lab`".into())
+        Error::Usage(
+            "the program `lab` is not beside this one: build it with `cargo build -p landfall-lab`".into(),
+        )
     })
 }
 

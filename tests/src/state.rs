@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Result};
 use crate::plan::{Families, HostName, KubeProxy, LabName};
@@ -22,7 +22,7 @@ pub struct Description {
     pub instance: String,
     /// Number of nodes.
     pub nodes: u8,
-    /// Who serves ClusterIPs.
+    /// Who serves the cluster's Service addresses.
     pub kube_proxy: KubeProxy,
     /// IP families.
     pub families: Families,
@@ -88,8 +88,17 @@ impl State {
 
     /// Excludes every other bringing up or taking down of a lab of this name while the result lives.
     pub fn lock(&self) -> Result<File> {
+        self.lock_file("lock")
+    }
+
+    /// Excludes every other program that wants to use this lab as its own while the result lives.
+    pub fn lock_use(&self) -> Result<File> {
+        self.lock_file("use")
+    }
+
+    fn lock_file(&self, kind: &str) -> Result<File> {
         fs::create_dir_all(ROOT).doing(|| format!("create {ROOT}"))?;
-        let path = Path::new(ROOT).join(format!(".{}.lock", self.name));
+        let path = Path::new(ROOT).join(format!(".{}.{kind}", self.name));
         let file = File::create(&path).doing(|| format!("create {}", path.display()))?;
         file.lock().doing(|| format!("lock {}", path.display()))?;
         Ok(file)
@@ -103,7 +112,8 @@ impl State {
     /// Reads the description; an error that says to bring the lab up if there is none.
     pub fn description(&self) -> Result<Description> {
         self.existing_description()?.ok_or_else(|| {
-            let option = if self.name.as_str() == "lab" { String::new() } else { format!(" --name {}", self.name) };
+            let option =
+                if self.name.as_str() == "lab" { String::new() } else { format!(" --name {}", self.name) };
             Error::Usage(format!("the lab \"{}\" is not up: run `lab up{option}` first", self.name))
         })
     }

@@ -24,8 +24,15 @@ const RECIPE: &str = "1";
 /// Kubernetes' release, stamped into the programs as its own build does; the same as in `kube/kubernetes/go.mod`.
 const KUBERNETES_VERSION: (&str, &str, &str) = ("v1.36.3", "1", "36");
 
-const KUBERNETES_PROGRAMS: [&str; 7] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
+const KUBERNETES_PROGRAMS: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+];
 
 /// How a component comes out of its module.
 enum Kind {
@@ -53,7 +60,11 @@ const COMPONENTS: [Component; 7] = [
     Component { name: "runtime", kind: Kind::Tools, proof: "containerd" },
     Component { name: "cni", kind: Kind::Tools, proof: "ptp" },
     Component { name: "helm", kind: Kind::Tools, proof: "helm" },
-    Component { name: "registry", kind: Kind::Program { program: "registry", links: &[] }, proof: "registry" },
+    Component {
+        name: "registry",
+        kind: Kind::Program { program: "registry", links: &[] },
+        proof: "registry",
+    },
     Component {
         name: "hello",
         kind: Kind::Image { program: "hello", image: "gcr.io/google-samples/node-hello:1.0" },
@@ -117,7 +128,11 @@ impl Toolchain {
             places.build(component, &mut |progress| say(&format!("{title}: {progress}")))?;
             say(&format!("{title}: built in {:.0} s", started.elapsed().as_secs_f32()));
         }
-        say(&format!("all parts are in {} after {:.0} s", places.cache.display(), begin.elapsed().as_secs_f32()));
+        say(&format!(
+            "all parts are in {} after {:.0} s",
+            places.cache.display(),
+            begin.elapsed().as_secs_f32()
+        ));
         Ok(places.toolchain())
     }
 }
@@ -198,7 +213,12 @@ impl Places {
     fn go_build(&self, component: &Component, out: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
         let folder = self.sources.join(component.name);
         let mut go = Command::new(&self.go);
-        go.current_dir(&folder).env("CGO_ENABLED", "0").env("GOWORK", "off").arg("build").arg("-v").args(FLAGS);
+        go.current_dir(&folder)
+            .env("CGO_ENABLED", "0")
+            .env("GOWORK", "off")
+            .arg("build")
+            .arg("-v")
+            .args(FLAGS);
         go.arg("-ldflags").arg(linker_flags(component)).arg("-o");
         match &component.kind {
             Kind::Program { program, .. } | Kind::Image { program, .. } => go.arg(out.join(program)).arg("."),
@@ -211,7 +231,9 @@ impl Places {
         let mut text = String::new();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                for line in stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok) {
+                for line in
+                    stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok)
+                {
                     if sender.send(line).is_err() {
                         break;
                     }
@@ -223,7 +245,10 @@ impl Places {
         if status.success() {
             return Ok(());
         }
-        Err(Error::Part { what: format!("go build of {} in {} failed", component.name, folder.display()), log: last_lines(&text, 20) })
+        Err(Error::Part {
+            what: format!("go build of {} in {} failed", component.name, folder.display()),
+            log: last_lines(&text, 20),
+        })
     }
 }
 
@@ -235,7 +260,11 @@ fn follow(lines: &mpsc::Receiver<String>, text: &mut String, progress: &mut dyn 
     loop {
         match lines.recv_timeout(next.saturating_sub(begin.elapsed())) {
             Ok(line) => {
-                if line.starts_with("go: downloading") { downloads += 1 } else { packages += 1 }
+                if line.starts_with("go: downloading") {
+                    downloads += 1;
+                } else {
+                    packages += 1;
+                }
                 text.push_str(&line);
                 text.push('\n');
             }
@@ -256,8 +285,7 @@ fn linker_flags(component: &Component) -> String {
     if component.name == "kubernetes" {
         let (version, major, minor) = KUBERNETES_VERSION;
         for (variable, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
-            flags.push_str(" -X k8s.io/component-base/version.");
-            flags.push_str(&format!("{variable}={value}"));
+            flags.extend([" -X k8s.io/component-base/version.", variable, "=", value]);
         }
     }
     flags
@@ -304,7 +332,9 @@ pub fn checkout() -> Result<PathBuf> {
         .chain(compiled_from)
         .find(|folder| is_checkout(folder))
         .map(Path::to_path_buf)
-        .ok_or_else(|| Error::Usage("run this inside a Landfall checkout (the folder that holds tests/kube)".into()))
+        .ok_or_else(|| {
+            Error::Usage("run this inside a Landfall checkout (the folder that holds tests/kube)".into())
+        })
 }
 
 #[cfg(test)]
@@ -326,7 +356,8 @@ mod tests {
 
     #[test]
     fn the_stamped_version_is_the_one_of_the_module() {
-        let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kube/kubernetes/go.mod")).unwrap();
+        let manifest =
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kube/kubernetes/go.mod")).unwrap();
         let (version, major, minor) = KUBERNETES_VERSION;
         assert!(manifest.contains(&format!("k8s.io/kubernetes {version}\n")), "{version}");
         assert!(version.starts_with(&format!("v{major}.{minor}.")));

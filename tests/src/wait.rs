@@ -36,7 +36,9 @@ pub fn throughout(during: Duration, what: &str, mut look: impl FnMut() -> Option
     while begin.elapsed() < during {
         if let Some(wrong) = look() {
             let seconds = begin.elapsed().as_secs_f32();
-            return Err(Error::Answer(format!("after {seconds:.1} s it was no longer so that {what}: {wrong}")));
+            return Err(Error::Answer(format!(
+                "after {seconds:.1} s it was no longer so that {what}: {wrong}"
+            )));
         }
         std::thread::sleep(STEP);
     }
@@ -59,7 +61,8 @@ mod tests {
 
     #[test]
     fn a_deadline_says_what_was_awaited_and_seen() {
-        let error = until_seen(Duration::ZERO, "two pods", || Err::<(), _>("one pod")).unwrap_err().to_string();
+        let error =
+            until_seen(Duration::ZERO, "two pods", || Err::<(), _>("one pod")).unwrap_err().to_string();
         assert!(error.contains("two pods") && error.contains("one pod"), "{error}");
     }
 

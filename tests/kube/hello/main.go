@@ -6,7 +6,8 @@
 //   - UDP on 8082: each datagram is answered by "NAME ADDRESS:PORT DATAGRAM".
 //
 // NAME is the host name, which in a pod is the pod's name. On SIGTERM it ends at once, or after HELLO_LINGER
-// (a Go duration such as "5s") in which it goes on serving, as a well-behaved terminating endpoint does.
+// (a Go duration such as "5s") in which it goes on serving, as a well-behaved terminating endpoint does. Called as
+// "hello name" it prints NAME and ends, since its image holds nothing else that kubectl exec could run.
 package main
 
 import (
@@ -25,6 +26,10 @@ func main() {
 	name, err := os.Hostname()
 	if err != nil {
 		log.Fatalf("host name: %v", err)
+	}
+	if len(os.Args) == 2 && os.Args[1] == "name" {
+		fmt.Println(name)
+		return
 	}
 	failed := make(chan error, 3)
 	go func() { failed <- serveHTTP(name) }()

@@ -7,7 +7,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use landfall_lab::{Error, Families, Fault, KubeProxy, Lab, LabName, Options, Toolchain, checkout, init, reaper, root, spawn};
+use landfall_lab::{
+    Error, Families, Fault, KubeProxy, Lab, LabName, Options, Toolchain, checkout, init, reaper, root, spawn,
+};
 
 #[derive(Parser)]
 #[command(name = "lab", version, about = "Real Kubernetes clusters on one machine, in namespaces")]
@@ -79,7 +81,7 @@ struct Up {
     /// Number of nodes.
     #[arg(long, default_value_t = 3)]
     nodes: u8,
-    /// Who serves ClusterIPs.
+    /// Who serves the cluster's Service addresses.
     #[arg(long, value_enum, default_value = "nftables")]
     kube_proxy: KubeProxy,
     /// IP families of nodes, pods and Services.
@@ -144,7 +146,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Push { archives } => {
             let lab = attach(name)?;
             for word in &archives {
-                let (archive, name) = word.split_once('=').map_or((word.as_str(), None), |(a, n)| (a, Some(n)));
+                let (archive, name) =
+                    word.split_once('=').map_or((word.as_str(), None), |(a, n)| (a, Some(n)));
                 say(&format!("pushed {}", lab.push(Path::new(archive), name)?));
             }
         }
@@ -190,7 +193,9 @@ fn fault(lab: &Lab, kind: FaultKind, target: &str) -> anyhow::Result<()> {
         (FaultKind::Apiserver, "stop") => return Ok(lab.stop_apiserver()?),
         (FaultKind::Apiserver, "start") => return Ok(lab.start_apiserver()?),
         (FaultKind::Apiserver, _) => {
-            return Err(Error::Usage("say `lab fault apiserver stop` or `lab fault apiserver start`".into()).into());
+            return Err(
+                Error::Usage("say `lab fault apiserver stop` or `lab fault apiserver start`".into()).into()
+            );
         }
         (FaultKind::CarrierDown, _) => Fault::CarrierDown,
         (FaultKind::CarrierUp, _) => Fault::CarrierUp,
