@@ -26,7 +26,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 /// Writes an OCI archive that holds one image with one program, `/NAME`, as its entry point.
 ///
 /// Nothing in it depends on the time or the machine: the same program gives the same bytes.
-pub(crate) fn write_program_image(archive: &Path, image: &str, name: &str, program: &Path) -> Result<()> {
+pub fn write_program_image(archive: &Path, image: &str, name: &str, program: &Path) -> Result<()> {
     let program = std::fs::read(program).doing(|| format!("read {}", program.display()))?;
     let layer = tar_of(&[(name, &program, 0o755)])?;
     let config = json!({

@@ -9,7 +9,7 @@
 )]
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::lab::{Lab, Options};
+use crate::plan::mac_text;
 use crate::shared::TestNs;
 use crate::toolchain::checkout;
 use crate::wait;
@@ -35,7 +36,8 @@ pub const POD: Duration = Duration::from_secs(60);
 pub fn cluster() -> &'static Lab {
     static READY: OnceLock<&'static Lab> = OnceLock::new();
     READY.get_or_init(|| {
-        let lab = Lab::shared(|| Options::named(Lab::test_name("").expect("a name"))).expect("the lab comes up");
+        let lab =
+            Lab::shared(|| Options::named(Lab::test_name("").expect("a name"))).expect("the lab comes up");
         let checkout = checkout().expect("the checkout");
         if let Err(error) = lab.install(&checkout, &[]) {
             lab.print_report(&checkout, "landfall-system");
@@ -216,22 +218,38 @@ pub fn mac(lab: &Lab, host: &str) -> String {
     text.expect("the host has eth0").trim().to_owned()
 }
 
-/// Asks `count` times from a host who has the address, and returns the MAC of every answer.
+/// Asks `count` times from a host who has the address, and returns the MAC of every answer that came.
+#[must_use]
 pub fn arp_answers(lab: &Lab, host: &str, ip: IpAddr, count: usize) -> Vec<String> {
-    let host = lab.host(host).expect("a host");
-    // arping exits with 1 when there was no answer: that is a result here, not a failure.
-    let mut command = host.command().expect("a command");
-    command.args(["arping", "-b", "-I", "eth0", "-c", &count.to_string(), "-w", &count.to_string(), &ip.to_string()]);
-    let output = command.output().expect("arping runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .filter(|line| line.contains("reply from"))
-        .filter_map(|line| Some(line.split_once('[')?.1.split_once(']')?.0.to_ascii_lowercase()))
-        .collect()
+    let IpAddr::V4(v4) = ip else { panic!("{ip} is no IPv4 address") };
+    let host = lab.host(host).expect("a host of the lab");
+    let capture = host.capture_arp().expect("a recording");
+    let answers = || -> Vec<String> {
+        let frames = capture.frames();
+        frames
+            .iter()
+            .filter(|f| f.operation == 2 && f.sender_ip == v4)
+            .map(|f| mac_text(f.sender_mac))
+            .collect()
+    };
+    for _ in 0..count {
+        let before = answers().len();
+        host.forget_neighbour(ip).expect("the neighbour table is flushed");
+        // Any datagram makes the kernel ask; nobody has to listen at the port.
+        let sent = host.in_netns(|| UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(&[0], (ip, 9))));
+        sent.expect("in the namespace").expect("a datagram leaves");
+        // Another answerer would be as quick as the first: look a little longer than one answer takes.
+        let _ =
+            wait::until(Duration::from_millis(300), "an answer", || (answers().len() > before).then_some(()));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    answers()
 }
 
 /// What nft lists of Landfall's table on a node.
 #[must_use]
 pub fn nft_table(lab: &Lab, node: &str) -> String {
-    lab.host(node).and_then(|host| host.run(&["nft", "list", "table", "inet", "landfall"])).unwrap_or_default()
+    lab.host(node)
+        .and_then(|host| host.run(&["nft", "list", "table", "inet", "landfall"]))
+        .unwrap_or_default()
 }

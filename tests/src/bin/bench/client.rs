@@ -1,0 +1,78 @@
+//! The two ends of a measurement: a connection to the API server, and a client outside the cluster.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Service;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use landfall_lab::Lab;
+
+/// How long one thing is waited for at most.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a future with a client of the lab's API server. Connections are made from the router's namespace, as
+/// those of the control plane are.
+pub(crate) fn with_api<T: Send>(
+    lab: &Lab,
+    work: impl AsyncFnOnce(kube::Client) -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    lab.host("router")?.in_netns(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let file = Kubeconfig::read_from(lab.kubeconfig()).context("read the lab's kubeconfig")?;
+            let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+            work(kube::Client::try_from(config)?).await
+        })
+    })?
+}
+
+/// The first address in the status of a Service.
+pub(crate) fn address(service: &Service) -> Option<IpAddr> {
+    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    ingress.first()?.ip.as_ref()?.parse().ok()
+}
+
+/// A client outside the cluster that is told an address and says when it first got an answer from there.
+pub(crate) struct Prober {
+    ask: mpsc::SyncSender<SocketAddr>,
+    answer: mpsc::Receiver<Option<Instant>>,
+}
+
+impl Prober {
+    /// Starts the client on the host `client`; it lives as long as `scope`.
+    pub(crate) fn start<'scope>(scope: &'scope std::thread::Scope<'scope, '_>, lab: &'scope Lab) -> Self {
+        let (ask, asked) = mpsc::sync_channel::<SocketAddr>(1);
+        let (reply, answer) = mpsc::sync_channel(1);
+        scope.spawn(move || {
+            for server in asked {
+                let Ok(host) = lab.host("client") else { break };
+                let answered = first_answer(&host, server);
+                // The next Service may get the same address: its client does not know it yet.
+                let forgotten = host.forget_neighbour(server.ip());
+                if reply.send(answered.filter(|_| forgotten.is_ok())).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { ask, answer }
+    }
+
+    /// When the first answer came, or an error when none did in time.
+    pub(crate) fn first_answer(&self, server: SocketAddr) -> anyhow::Result<Instant> {
+        self.ask.send(server)?;
+        self.answer.recv()?.with_context(|| format!("no answer from {server} within {LIMIT:?}"))
+    }
+}
+
+fn first_answer(host: &landfall_lab::Host<'_>, server: SocketAddr) -> Option<Instant> {
+    let begin = Instant::now();
+    while begin.elapsed() < LIMIT {
+        // A client that got no SYN-ACK tries again; one second is what TCP itself would wait.
+        if host.http_get(server, Duration::from_secs(1)).is_ok_and(|answer| answer.status == 200) {
+            return Some(Instant::now());
+        }
+    }
+    None
+}
