@@ -29,7 +29,7 @@ lab: ## Build the lab: its program, and Kubernetes and the rest it runs (cached 
 generate: ## Write the CRD YAML of the chart from the Rust types
 	@scripts/generate.sh
 
-lint: deps lab ## Format, clippy, docs, generated files, chart, shell scripts, licences
+lint: deps ## Format, clippy, docs, generated files, chart, shell scripts, licences
 	@scripts/lint.sh
 
 root:
