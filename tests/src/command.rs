@@ -50,16 +50,27 @@ pub(crate) fn line(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Where a program is, looked up as a shell would, then in the folders that a plain user's PATH lacks.
-#[must_use]
+/// A command for a program of the host, found also in the folders that a plain user's search path lacks; whatever
+/// it starts in turn finds its programs the same way.
+pub(crate) fn tool(name: &str) -> Command {
+    let mut command = Command::new(find_program(name).unwrap_or_else(|| name.into()));
+    if let Ok(path) = std::env::join_paths(search_path()) {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// Where a program is, looked up as [`tool`] does.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual =
+    search_path().map(|folder| folder.join(name)).find(|file| is_executable(file))
+}
+
+fn search_path() -> impl Iterator<Item = PathBuf> {
+    const USUAL: [&str; 7] =
         ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/local/go/bin"];
-    std::env::split_paths(&path)
-        .chain(usual.iter().map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|file| is_executable(file))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    own.into_iter().chain(USUAL.iter().map(PathBuf::from))
 }
 
 fn is_executable(file: &Path) -> bool {

@@ -39,12 +39,7 @@ pub(crate) fn take_down(state: &State) -> Result<()> {
         let left = cgroup::remove(&hierarchies, lab, None);
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })?;
-    match fs::remove_dir_all(state.folder()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).doing(|| format!("remove {}", state.folder().display()))
-        }
-        _ => Ok(()),
-    }
+    state.remove()
 }
 
 /// The living processes in the lab's cgroups or network namespaces, except this one.

@@ -1,7 +1,5 @@
 //! Faults: what can go wrong with a node, its cable or the API server.
 
-use std::process::Command;
-
 use crate::command;
 use crate::error::{Error, Result};
 use crate::lab::Lab;
@@ -35,6 +33,9 @@ impl Lab {
             Fault::CarrierUp => self.port(host, "up"),
             Fault::Silence => self.port_state(host, "0"),
             Fault::Unsilence => self.port_state(host, "3"),
+            Fault::Kill if self.state.process(&host.to_string()).is_none() => {
+                Err(Error::Usage(format!("{host} is off already; boot it")))
+            }
             Fault::Kill => node.power_off(),
             Fault::Boot => {
                 if self.state.process(&host.to_string()).is_some() {
@@ -53,7 +54,7 @@ impl Lab {
     /// `BR_STATE_FORWARDING` (`linux/if_bridge.h`).
     fn port_state(&self, host: HostName, state: &str) -> Result<()> {
         let lan = self.name().netns(HostName::Router);
-        let mut bridge = Command::new("bridge");
+        let mut bridge = command::tool("bridge");
         bridge.args(["-n", &lan, "link", "set", "dev", &host.to_string(), "state", state]);
         command::run(&mut bridge).map(|_| ())
     }

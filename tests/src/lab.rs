@@ -281,10 +281,16 @@ impl Lab {
         Ok(Host { lab: self, name: host })
     }
 
+    /// The administrator's kubeconfig; it works from the network namespace of the host `router`.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        kubeconfig(&self.state, "admin")
+    }
+
     /// A command for kubectl or helm, in the router's network namespace, as the cluster's administrator.
     #[must_use]
     pub fn tool(&self, program: &Path) -> Command {
-        let mut command = Command::new(command::find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
+        let mut command = command::tool("nsenter");
         command
             .arg(format!("--net={}", netns::path(&self.name().netns(HostName::Router)).display()))
             .arg("--")
@@ -389,7 +395,7 @@ impl Lab {
         let mut command = if let HostName::Node(_) = host {
             self.node(host)?.command()?
         } else {
-            let mut command = Command::new(command::find_program("ip").unwrap_or_else(|| "ip".into()));
+            let mut command = command::tool("ip");
             command.args(["netns", "exec", &self.name().netns(host)]);
             command
         };

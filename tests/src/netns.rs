@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -56,18 +55,18 @@ pub(crate) fn inodes(names: &[String]) -> BTreeSet<u64> {
 
 /// Deletes a named network namespace.
 pub(crate) fn delete(netns: &str) -> Result<()> {
-    command::run(Command::new("ip").args(["netns", "del", netns])).map(|_| ())
+    command::run(command::tool("ip").args(["netns", "del", netns])).map(|_| ())
 }
 
 fn add(netns: &str) -> Result<()> {
-    command::run(Command::new("ip").args(["netns", "add", netns])).map(|_| ())
+    command::run(command::tool("ip").args(["netns", "add", netns])).map(|_| ())
 }
 
 /// Runs lines of `ip` commands inside a network namespace, in one process.
 pub(crate) fn ip_batch(netns: &str, lines: &[String]) -> Result<()> {
     let mut text = lines.join("\n");
     text.push('\n');
-    command::run_with_input(Command::new("ip").args(["-n", netns, "-batch", "-"]), &text).map(|_| ())
+    command::run_with_input(command::tool("ip").args(["-n", netns, "-batch", "-"]), &text).map(|_| ())
 }
 
 /// Sets kernel parameters inside a network namespace; names as below `/proc/sys/net`.

@@ -200,7 +200,7 @@ impl Node<'_> {
     /// A command that runs inside the node: in all its namespaces, with its programs in the search path.
     pub(crate) fn command(&self) -> Result<Command> {
         let process = self.state.process(&self.name()).ok_or_else(|| self.is_off())?;
-        let mut command = Command::new(command::find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
+        let mut command = command::tool("nsenter");
         command.args([
             "--target",
             &process.pid.to_string(),

@@ -23,9 +23,10 @@ impl Lab {
             text.extend(["\n--- ", title, "\n", &shown, "\n"]);
         };
         let kubectl = |words: &str| self.bounded_kubectl(words.split(' '));
+        let services = ["-n", namespace, "get", "services", "-o", SERVICES];
         section("the lab", Ok(self.status()));
         section("objects", kubectl(&format!("-n {namespace} get all,endpointslices -o wide")));
-        section("Services", kubectl(&format!("-n {namespace} get services -o jsonpath={SERVICES}")));
+        section("Services", self.bounded_kubectl(services.into_iter()));
         section("events", kubectl(&format!("-n {namespace} get events --sort-by=.lastTimestamp")));
         section("pods, described", kubectl(&format!("-n {namespace} describe pods")));
         for kind in ["addresspools", "l2advertisements", "speakerstatuses"] {
@@ -75,6 +76,6 @@ impl Lab {
 
 /// Name, type, addresses and conditions of each Service.
 const SERVICES: &str = concat!(
-    "{range.items[*]}{.metadata.name}{'\\t'}{.spec.type}{'\\t'}{.status.loadBalancer}{'\\n'}",
-    "{range.status.conditions[*]}{'\\t'}{.type}={.status}{'\\t'}{.reason}:{'\\t'}{.message}{'\\n'}{end}{end}"
+    r"jsonpath={range .items[*]}{.metadata.name}{'\t'}{.spec.type}{'\t'}{.status.loadBalancer}{'\n'}",
+    r"{range .status.conditions[*]}{'\t'}{.type}={.status}{'\t'}{.reason}: {.message}{'\n'}{end}{end}"
 );

@@ -15,6 +15,9 @@ use crate::toolchain::Toolchain;
 /// containers' overlay mounts in it.
 const ROOT: &str = "/var/lib/landfall-lab";
 
+/// Folder of the lock files. They are empty and stay: a lock file that is deleted locks nobody out.
+const LOCKS: &str = "/run/landfall-lab";
+
 /// What was asked for when the lab was brought up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
@@ -97,8 +100,8 @@ impl State {
     }
 
     fn lock_file(&self, kind: &str) -> Result<File> {
-        fs::create_dir_all(ROOT).doing(|| format!("create {ROOT}"))?;
-        let path = Path::new(ROOT).join(format!(".{}.{kind}", self.name));
+        fs::create_dir_all(LOCKS).doing(|| format!("create {LOCKS}"))?;
+        let path = Path::new(LOCKS).join(format!("{}.{kind}", self.name));
         let file = File::create(&path).doing(|| format!("create {}", path.display()))?;
         file.lock().doing(|| format!("lock {}", path.display()))?;
         Ok(file)
@@ -133,6 +136,19 @@ impl State {
     pub fn process(&self, name: &str) -> Option<Process> {
         let noted: Option<Process> = read_json(&self.path(&format!("process/{name}.json"))).ok()?;
         noted.filter(|process| process.alive())
+    }
+
+    /// Removes the folder, and with the last lab the folder of all labs.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).doing(|| format!("remove {}", self.folder.display()));
+            }
+            _ => {}
+        }
+        // Refused while another lab has its folder in it.
+        let _ = fs::remove_dir(ROOT);
+        Ok(())
     }
 
     /// Copies all logs to `target`, in place of what was there.

@@ -94,6 +94,16 @@ fn a_pod_is_pulled_runs_and_answers_logs_and_exec_in_both_families() {
     let cluster_ip: std::net::IpAddr = service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
     let answer = hello_from(lab(), "n2", SocketAddr::new(cluster_ip, 80));
     assert!(answer.contains("pod: web"), "{answer}");
+    let report = lab().report(ns.name());
+    for part in [
+        "pod/web",
+        "endpointslice.discovery.k8s.io/web-",
+        "web\tClusterIP\t{}",
+        "Pulled",
+        "--- n3: neighbours",
+    ] {
+        assert!(report.contains(part), "the report on a failure shows {part}: {report}");
+    }
 }
 
 #[test]
