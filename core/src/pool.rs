@@ -56,7 +56,7 @@ impl AddressSet {
             return all;
         }
         // Of the numbers below n, those that end in 0 or 255: two in each full 256, and the 0 of the last part.
-        let below = |n: u128| n / 256 * 2 + u128::from(n % 256 > 0);
+        let below = |n: u128| n / 256 * 2 + u128::from(!n.is_multiple_of(256));
         all - self.numbers.iter().map(|(first, last)| below(last + 1) - below(first)).sum::<u128>()
     }
 }
@@ -145,13 +145,13 @@ impl Pools {
             let v6 = AddressSet { numbers: v6, avoid_buggy: false };
             usable.insert(pool.name.clone(), UsablePool { pool, v4, v6, overlaps });
         }
-        let mut order: Vec<PoolName> = usable.keys().cloned().collect();
+        let mut names: Vec<PoolName> = usable.keys().cloned().collect();
         // A stable sort of names that are in order already: no number sorts behind every number.
-        order.sort_by_key(|name| {
+        names.sort_by_key(|name| {
             let priority = usable.get(name).and_then(|usable: &UsablePool| usable.pool.priority);
             priority.map_or(i64::MAX, i64::from)
         });
-        Self { usable, order, broken }
+        Self { usable, order: names, broken }
     }
 
     /// The pool of that name, if it can be used.

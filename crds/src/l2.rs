@@ -1,5 +1,10 @@
 //! `L2Advertisement`: which nodes announce which pools on which interfaces.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has a name and a type; the lint reads them as one list"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -1,5 +1,10 @@
 //! `AddressPool`: the addresses that may be given to Services.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has a name and a type; the lint reads them as one list"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -7,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::AddressText;
 
-/// Addresses that may be given to Services of type LoadBalancer.
+/// Addresses that may be given to Services of type `LoadBalancer`.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "landfall.dev",

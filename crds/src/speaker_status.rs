@@ -1,5 +1,10 @@
 //! `SpeakerStatus`: what the speaker of one node does, as it says itself.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has a name and a type; the lint reads them as one list"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;

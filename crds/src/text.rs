@@ -42,9 +42,7 @@ fn rules() -> serde_json::Value {
         },
         {
             "rule": "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-            "message": "has bits set behind the prefix",
-            "messageExpression":
-                "'has bits set behind the prefix: write ' + string(cidr(self).masked()) + ' for the whole prefix'",
+            "message": "has bits set behind the prefix length: write the prefix itself, such as 192.0.2.0/24",
         },
         {
             "rule": format!("!({IS_RANGE}) || ip({FIRST}).family() == ip({LAST}).family()"),

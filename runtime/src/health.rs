@@ -15,7 +15,15 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Inner {
     gates: Mutex<Vec<(&'static str, Arc<AtomicBool>)>>,
-    pulses: Mutex<Vec<(&'static str, Duration, Arc<Mutex<Instant>>)>>,
+    pulses: Mutex<Vec<Watched>>,
+}
+
+/// A loop that has to beat.
+#[derive(Debug)]
+struct Watched {
+    name: &'static str,
+    within: Duration,
+    last: Arc<Mutex<Instant>>,
 }
 
 /// One condition of readiness: closed until it is opened.
@@ -46,8 +54,8 @@ impl Health {
     #[must_use]
     pub fn pulse(&self, name: &'static str, within: Duration) -> Pulse {
         let last = Arc::new(Mutex::new(Instant::now()));
-        let entry = (name, within, Arc::clone(&last));
-        self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        let watched = Watched { name, within, last: Arc::clone(&last) };
+        self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
         Pulse(last)
     }
 
@@ -63,10 +71,11 @@ impl Health {
     pub fn stopped_pulses(&self) -> Vec<&'static str> {
         let pulses = self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let late = |last: &Mutex<Instant>, within: Duration| {
-            now.duration_since(*last.lock().unwrap_or_else(PoisonError::into_inner)) > within
+        let late = |watched: &&Watched| {
+            let last = *watched.last.lock().unwrap_or_else(PoisonError::into_inner);
+            now.duration_since(last) > watched.within
         };
-        pulses.iter().filter(|(_, within, last)| late(last, *within)).map(|(name, _, _)| *name).collect()
+        pulses.iter().filter(late).map(|watched| watched.name).collect()
     }
 }
 

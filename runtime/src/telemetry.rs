@@ -6,7 +6,7 @@ use tracing_subscriber::filter::ParseError;
 /// Flags that say what is logged and how; flatten them into a program's own flags.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// What to log: error, warn, info, debug, trace, or per module such as "info,landfall_speaker=debug"
+    /// What to log: error, warn, info, debug, trace, or per module such as `info,landfall_speaker=debug`
     #[arg(long, env = "LANDFALL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
     /// How log lines look

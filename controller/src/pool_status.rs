@@ -1,0 +1,194 @@
+//! What should stand in the status of an `AddressPool`.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use landfall_core::addr::Family;
+use landfall_core::ledger::{Ledger, Usage};
+use landfall_core::pool::{Pools, UsablePool};
+use landfall_crds::{AddressCount, AddressPoolStatus};
+use serde_json::{Value, json};
+
+use crate::seen::SeenPool;
+
+/// What should stand there now. Conditions that do not change keep their time.
+#[must_use]
+pub fn desired(seen: &SeenPool, pools: &Pools, ledger: &Ledger, now: Timestamp) -> AddressPoolStatus {
+    let usable = pools.get(&seen.name);
+    let count = |family| {
+        let usable = usable?;
+        let declared = usable.pool.addresses.iter().any(|range| range.family() == family);
+        declared.then(|| counts(ledger.usage(&seen.name, family)))
+    };
+    let (ready, overlapping) = verdicts(seen, usable);
+    AddressPoolStatus {
+        ipv4: count(Family::V4),
+        ipv6: count(Family::V6),
+        conditions: vec![
+            condition(seen, "Overlapping", overlapping, now),
+            condition(seen, "Ready", ready, now),
+        ],
+    }
+}
+
+fn counts(usage: Usage) -> AddressCount {
+    AddressCount {
+        capacity: usage.capacity.to_string(),
+        assigned: usage.assigned.to_string(),
+        available: usage.available().to_string(),
+    }
+}
+
+/// Status, reason and message of a condition.
+type Verdict = (bool, &'static str, String);
+
+fn verdicts(seen: &SeenPool, usable: Option<&UsablePool>) -> (Verdict, Verdict) {
+    let none = (false, "NoOverlap", "no older pool declares any of its addresses".to_owned());
+    let usable = match (&seen.pool, usable) {
+        (Err(error), _) => return ((false, "InvalidAddresses", error.to_string()), none),
+        (Ok(_), None) => return ((false, "NotRead", "the pool has not been read yet".to_owned()), none),
+        (Ok(_), Some(usable)) => usable,
+    };
+    let overlapping = if usable.overlaps.is_empty() {
+        none
+    } else {
+        let names: Vec<&str> = usable.overlaps.iter().map(landfall_core::name::PoolName::as_str).collect();
+        let message = format!(
+            "shares addresses with the older pool {}, which keeps them: remove them from one of the pools",
+            names.join(", ")
+        );
+        (true, "SharesAddresses", message)
+    };
+    let ready = if usable.serves(Family::V4) || usable.serves(Family::V6) {
+        (true, "Ready", "the pool can be used".to_owned())
+    } else {
+        let message =
+            "every address of it is left out by exclude or avoidBuggyIPs, or belongs to an older pool";
+        (false, "NoAddresses", message.to_owned())
+    };
+    (ready, overlapping)
+}
+
+fn condition(seen: &SeenPool, type_: &str, (is_true, reason, message): Verdict, now: Timestamp) -> Condition {
+    let status = if is_true { "True" } else { "False" };
+    let old = seen.status.conditions.iter().find(|old| old.type_ == type_ && old.status == status);
+    // Whole seconds, as the API server keeps them: else the next comparison finds a difference.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: seen.generation,
+        last_transition_time: old.map_or(Time(now), |old| old.last_transition_time.clone()),
+    }
+}
+
+/// The status as a server-side apply on the status subresource.
+#[must_use]
+pub fn patch(seen: &SeenPool, status: &AddressPoolStatus) -> Value {
+    json!({
+        "apiVersion": "landfall.dev/v1beta1",
+        "kind": "AddressPool",
+        "metadata": {"name": seen.name.as_str(), "uid": &*seen.version.uid},
+        "status": status,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use landfall_core::name::ServiceKey;
+    use landfall_crds::{AddressPool, AddressPoolSpec, AddressText};
+
+    use super::*;
+
+    fn seen(name: &str, created: &str, addresses: &[&str]) -> SeenPool {
+        let spec = AddressPoolSpec {
+            addresses: addresses.iter().copied().map(AddressText::from).collect(),
+            auto_assign: true,
+            ..AddressPoolSpec::default()
+        };
+        let mut object = AddressPool::new(name, spec);
+        object.metadata.generation = Some(3);
+        object.metadata.creation_timestamp = Some(Time(created.parse().unwrap()));
+        SeenPool::new(&object)
+    }
+
+    fn pools(list: &[&SeenPool]) -> Pools {
+        Pools::new(list.iter().filter_map(|seen| seen.pool.clone().ok()), BTreeMap::new())
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:10.75Z".parse().unwrap()
+    }
+
+    fn told(status: &AddressPoolStatus, type_: &str) -> (String, String, String) {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        (condition.status.clone(), condition.reason.clone(), condition.message.clone())
+    }
+
+    #[test]
+    fn a_pool_is_counted_exactly_in_both_families() {
+        // A50, A53
+        let pool = seen("lan", "2026-01-01T00:00:00Z", &["192.0.2.0/30", "2001:db8::/64"]);
+        let pools = pools(&[&pool]);
+        let mut ledger = Ledger::default();
+        ledger.set_pools(&pools);
+        for addr in ["192.0.2.1", "2001:db8::7"] {
+            ledger.take(&pools, &ServiceKey::new("a", "b"), addr.parse().unwrap()).unwrap();
+        }
+        let status = desired(&pool, &pools, &ledger, now());
+        let count = |capacity: &str, assigned: &str, available: &str| {
+            Some(AddressCount {
+                capacity: capacity.into(),
+                assigned: assigned.into(),
+                available: available.into(),
+            })
+        };
+        assert_eq!(status.ipv4, count("4", "1", "3"));
+        assert_eq!(status.ipv6, count("18446744073709551616", "1", "18446744073709551615"));
+        assert_eq!(told(&status, "Ready"), ("True".into(), "Ready".into(), "the pool can be used".into()));
+        assert_eq!(status.conditions[0].last_transition_time.0.to_string(), "2026-01-01T00:00:10Z");
+        assert_eq!(status.conditions[0].observed_generation, Some(3));
+    }
+
+    #[test]
+    fn nothing_changes_by_looking_again() {
+        let mut pool = seen("lan", "2026-01-01T00:00:00Z", &["192.0.2.0/30"]);
+        let pools = pools(&[&pool]);
+        let mut ledger = Ledger::default();
+        ledger.set_pools(&pools);
+        pool.status = desired(&pool, &pools, &ledger, now());
+        assert_eq!(desired(&pool, &pools, &ledger, "2027-01-01T00:00:00Z".parse().unwrap()), pool.status);
+    }
+
+    #[test]
+    fn a_reversed_ipv6_range_is_named_with_its_field() {
+        let pool = seen("lan", "2026-01-01T00:00:00Z", &["2001:db8::9-2001:db8::1"]);
+        let status = desired(&pool, &Pools::default(), &Ledger::default(), now());
+        let message = "spec.addresses[0]: the range ends at 2001:db8::1, before it begins at 2001:db8::9";
+        assert_eq!(told(&status, "Ready"), ("False".into(), "InvalidAddresses".into(), message.into()));
+        assert_eq!((status.ipv4, status.ipv6), (None, None));
+    }
+
+    #[test]
+    fn the_younger_of_two_overlapping_pools_says_so_and_names_the_other() {
+        for (inside, whole) in [("192.0.2.8/29", "192.0.2.0/24"), ("2001:db8::8/125", "2001:db8::/120")] {
+            let old = seen("old", "2026-01-01T00:00:00Z", &[whole]);
+            let young = seen("a-young", "2026-01-02T00:00:00Z", &[inside]);
+            let pools = pools(&[&young, &old]);
+            let mut ledger = Ledger::default();
+            ledger.set_pools(&pools);
+            let status = desired(&old, &pools, &ledger, now());
+            assert_eq!((&*told(&status, "Ready").0, &*told(&status, "Overlapping").0), ("True", "False"));
+            let status = desired(&young, &pools, &ledger, now());
+            assert_eq!(told(&status, "Ready").1, "NoAddresses");
+            let message = "shares addresses with the older pool old, which keeps them: remove them from one of the pools";
+            assert_eq!(
+                told(&status, "Overlapping"),
+                ("True".into(), "SharesAddresses".into(), message.into())
+            );
+        }
+    }
+}
