@@ -30,6 +30,9 @@ pub struct Selection {
     pub everywhere: Vec<Target>,
     /// Endpoints on this node.
     pub local: Vec<Target>,
+    /// Endpoints that are in neither list and still serve what they began: terminating ones while there are ready
+    /// ones.
+    pub draining: Vec<Target>,
 }
 
 /// How far an endpoint can be used; the better one is the greater.
@@ -82,10 +85,15 @@ pub fn select(
             }
         }
     }
-    Selection {
-        everywhere: best(candidates.iter()),
-        local: best(candidates.iter().filter(|(_, candidate)| candidate.local)),
-    }
+    let everywhere = best(candidates.iter());
+    let local = best(candidates.iter().filter(|(_, candidate)| candidate.local));
+    let draining = candidates
+        .iter()
+        .filter(|(_, candidate)| candidate.fitness == Some(Fitness::Draining))
+        .map(|(target, _)| *target)
+        .filter(|target| everywhere.binary_search(target).is_err() && local.binary_search(target).is_err())
+        .collect();
+    Selection { everywhere, local, draining }
 }
 
 /// The port numbers behind a Service port in one slice: matched by name and protocol, never by number.

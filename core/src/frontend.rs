@@ -4,6 +4,7 @@
 //! equal endpoints have equal front ends. [`crate::diff`] turns it into entries of the kernel's tables.
 
 use std::fmt;
+use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -97,6 +98,8 @@ pub struct Frontend {
     pub spread: Spread,
     /// Where its traffic goes.
     pub route: Route,
+    /// UDP only: endpoints that get nothing new and keep the flows they have (see [`Selection::draining`]).
+    pub draining: Box<[Target]>,
 }
 
 impl Frontend {
@@ -107,6 +110,15 @@ impl Frontend {
             Route::Cluster { targets } => !targets.is_empty(),
             Route::Local { local, everywhere } => !local.is_empty() || !everywhere.is_empty(),
         }
+    }
+
+    /// The endpoints that may have flows of this front end, new or old; one may come twice.
+    pub fn held(&self) -> impl Iterator<Item = Target> + '_ {
+        let (first, second): (&[Target], &[Target]) = match &self.route {
+            Route::Cluster { targets } => (targets, &[]),
+            Route::Local { local, everywhere } => (local, everywhere),
+        };
+        first.iter().chain(second).chain(&self.draining).copied()
     }
 
     /// Whether there is an endpoint on this node for traffic from outside; under the policy Cluster, anywhere.
@@ -138,11 +150,16 @@ pub fn frontends(service: &Service, slices: &[&Slice], node: &NodeName) -> Vec<(
         }
         let admission = admission(&service.sources, family);
         for port in &service.ports {
-            let found = select(port, family, slices, node, service.publish_not_ready);
+            let mut found = select(port, family, slices, node, service.publish_not_ready);
+            let draining = match port.protocol {
+                Protocol::Udp => mem::take(&mut found.draining).into(),
+                Protocol::Tcp | Protocol::Sctp => Box::default(),
+            };
             let route = route(service.external_policy, found);
+            let front = Frontend { admission: admission.clone(), spread, route, draining };
             for addr in &vips {
                 let key = FrontendKey { addr: *addr, protocol: port.protocol, port: port.port };
-                made.push((key, Frontend { admission: admission.clone(), spread, route: route.clone() }));
+                made.push((key, front.clone()));
             }
         }
     }

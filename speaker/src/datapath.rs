@@ -1,0 +1,317 @@
+//! The data path of this node: what is wanted, what is in the kernel, and the batches in between.
+//!
+//! Calls that say what is wanted only stage it; [`DataPath::commit`] brings the kernel there. The first commit, and
+//! any after a failure or after somebody else touched the table, replaces the whole table in one transaction;
+//! every other one sends only what changed, computed against books kept here and never read back from the kernel.
+//! Nothing is removed when a [`DataPath`] is dropped: traffic goes on, and the next process replaces the table in
+//! one step.
+
+mod books;
+mod counts;
+mod keys;
+pub mod layout;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use landfall_core::endpoints::Target;
+use landfall_core::frontend::{Frontend, FrontendKey};
+use landfall_core::name::ServiceKey;
+use landfall_core::service::Protocol;
+
+use self::books::{Books, Plan};
+use self::layout::{Builder, TABLE};
+use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
+use crate::nft::conntrack::Flows;
+use crate::nft::model::{Batch, Op};
+
+/// The network of the node as far as the data path needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeNet {
+    /// The prefixes of this node's pods: traffic from there is internal.
+    pub pod_cidrs: Vec<IpNet>,
+}
+
+/// A commit that the kernel has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// How many single operations it took, elements counted one by one.
+    pub operations: usize,
+    /// How many bytes were sent.
+    pub bytes: usize,
+    /// The generation of the namespace's rule set afterwards.
+    pub generation: u32,
+    /// Whether the whole table was replaced.
+    pub full: bool,
+}
+
+/// A front end that is wanted, and by whom.
+#[derive(Debug)]
+struct Claim {
+    service: ServiceKey,
+    front: Arc<Frontend>,
+}
+
+/// The data path of a node, on a kernel.
+#[derive(Debug)]
+pub struct DataPath<K> {
+    kernel: K,
+    seed: u32,
+    node: NodeNet,
+    /// The front ends each Service claims, whether it has them or not.
+    services: HashMap<ServiceKey, Vec<FrontendKey>>,
+    wanted: HashMap<FrontendKey, Claim>,
+    /// Claims on front ends that another Service has: allocation prevents them, a user's edit of a status may not.
+    contested: HashMap<FrontendKey, BTreeMap<ServiceKey, Arc<Frontend>>>,
+    /// Front ends that may differ from what is in the kernel.
+    dirty: BTreeSet<FrontendKey>,
+    /// What is in the kernel; nothing is known before the first commit and after a failure.
+    books: Option<Books>,
+    seen: Option<Inspection>,
+    /// Connections to delete once the kernel no longer makes new ones.
+    gone: Vec<Flows>,
+}
+
+impl<K: Kernel> DataPath<K> {
+    /// A data path that has not written anything yet. `seed` goes into every choice of an endpoint and has to be
+    /// the same on all nodes and at all times.
+    pub fn new(kernel: K, seed: u32) -> Self {
+        Self {
+            kernel,
+            seed,
+            node: NodeNet::default(),
+            services: HashMap::new(),
+            wanted: HashMap::new(),
+            contested: HashMap::new(),
+            dirty: BTreeSet::new(),
+            books: None,
+            seen: None,
+            gone: Vec::new(),
+        }
+    }
+
+    /// Stages the network of the node.
+    pub fn set_node(&mut self, node: NodeNet) {
+        self.node = node;
+    }
+
+    /// Stages all front ends of a Service; those it had and that are not among them go.
+    pub fn set_service(&mut self, service: &ServiceKey, fronts: Vec<(FrontendKey, Frontend)>) {
+        let mut keys: Vec<FrontendKey> = fronts.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let old = self.services.insert(service.clone(), keys.clone()).unwrap_or_default();
+        for key in old.iter().filter(|key| keys.binary_search(key).is_err()) {
+            self.release(*key, service);
+        }
+        for (key, front) in fronts {
+            self.claim(key, service, front);
+        }
+    }
+
+    /// Stages the removal of a Service and all its front ends.
+    pub fn remove_service(&mut self, service: &ServiceKey) {
+        for key in self.services.remove(service).unwrap_or_default() {
+            self.release(key, service);
+        }
+    }
+
+    /// Whether the kernel has this front end, as of the last commit.
+    #[must_use]
+    pub fn owns(&self, key: &FrontendKey) -> bool {
+        self.books.as_ref().is_some_and(|books| books.get(key).is_some())
+    }
+
+    /// How many front ends the kernel has, as of the last commit.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.books.as_ref().map_or(0, Books::len)
+    }
+
+    /// Whether the kernel has no front end, as of the last commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The kernel, for tests that look behind the scenes.
+    pub const fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Gives the kernel back and leaves everything in it as it is.
+    pub fn into_kernel(self) -> K {
+        self.kernel
+    }
+
+    fn claim(&mut self, key: FrontendKey, service: &ServiceKey, front: Frontend) {
+        match self.wanted.get_mut(&key) {
+            Some(claim) if claim.service == *service => {
+                if *claim.front == front {
+                    return;
+                }
+                claim.front = Arc::new(front);
+            }
+            Some(claim) => {
+                tracing::warn!(front = %key, held_by = %claim.service, claimed_by = %service, "two Services claim a front end");
+                self.contested.entry(key).or_default().insert(service.clone(), Arc::new(front));
+                return;
+            }
+            None => {
+                self.wanted.insert(key, Claim { service: service.clone(), front: Arc::new(front) });
+            }
+        }
+        self.dirty.insert(key);
+    }
+
+    fn release(&mut self, key: FrontendKey, service: &ServiceKey) {
+        let others = self.contested.get_mut(&key);
+        if self.wanted.get(&key).is_some_and(|claim| claim.service == *service) {
+            let heir = others.and_then(BTreeMap::pop_first);
+            match heir {
+                Some((service, front)) => self.wanted.insert(key, Claim { service, front }),
+                None => self.wanted.remove(&key),
+            };
+            self.dirty.insert(key);
+        } else if let Some(others) = others {
+            others.remove(service);
+        }
+        if self.contested.get(&key).is_some_and(BTreeMap::is_empty) {
+            self.contested.remove(&key);
+        }
+    }
+
+    /// Brings the kernel to what is staged. Nothing staged is lost when it fails: the next commit, which then
+    /// replaces everything, has it all.
+    pub fn commit(&mut self) -> Result<Committed, ApplyError> {
+        let Some(mut books) = self.books.take() else {
+            let committed = self.commit_full()?;
+            self.forget();
+            return Ok(committed);
+        };
+        let mut plan = Plan::default();
+        let dirty = mem::take(&mut self.dirty);
+        for key in &dirty {
+            let new = self.wanted.get(key).map(|claim| &claim.front);
+            self.gone.extend(abandoned(*key, books.get(key).map(|front| &**front), new.map(|front| &**front)));
+            books.set(*key, new, &mut plan);
+        }
+        books.set_pods(&self.node.pod_cidrs, &mut plan);
+        books.settle(&mut plan);
+        let committed = if books.outgrown() {
+            tracing::info!("a map of the data path has outgrown its size, replacing the table");
+            self.commit_full()?
+        } else {
+            match self.apply(plan.into_batches(self.seed)) {
+                Ok(committed) => {
+                    self.books = Some(books);
+                    committed
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an update of the data path failed, replacing the table");
+                    self.commit_full()?
+                }
+            }
+        };
+        self.forget();
+        Ok(committed)
+    }
+
+    fn apply(&mut self, batches: Vec<Vec<Op>>) -> Result<Committed, ApplyError> {
+        let mut committed = Committed { operations: 0, bytes: 0, generation: 0, full: false };
+        let idle = batches.is_empty();
+        for ops in batches {
+            let batch = Batch { table: Arc::from(TABLE), ops };
+            committed.operations += batch.operations();
+            committed.bytes += self.kernel.apply(&batch)?.bytes;
+        }
+        committed.generation = match &self.seen {
+            Some(seen) if idle => seen.generation,
+            _ => self.look()?.generation,
+        };
+        Ok(committed)
+    }
+
+    /// Replaces the table, or makes it, in one transaction.
+    fn commit_full(&mut self) -> Result<Committed, ApplyError> {
+        let mut books = Books::default();
+        let mut plan = Plan::default();
+        for (key, claim) in &self.wanted {
+            books.set(*key, Some(&claim.front), &mut plan);
+        }
+        books.set_pods(&self.node.pod_cidrs, &mut plan);
+        books.settle(&mut plan);
+        books.fix_sizes();
+
+        let flags = self.kernel.table_flags();
+        let mut builder = Builder::new(self.seed);
+        // An orphan has to be taken over before it can be deleted; a table without an owner must not get one.
+        match self.kernel.inspect(TABLE)?.table.map(|table| table.owner) {
+            None => {}
+            Some(Owner::Anybody) => builder.push(Op::DeleteTable),
+            Some(Owner::Us | Owner::Other | Owner::Orphan) => {
+                builder.push(Op::AddTable(flags));
+                builder.push(Op::DeleteTable);
+            }
+        }
+        builder.push(Op::AddTable(flags));
+        builder.maps(|map, family| books.size(map, family));
+        builder.fixed_chains();
+        plan.into_full(&mut builder);
+        builder.base_chains();
+        let mut committed = self.apply(vec![builder.into_ops()])?;
+        committed.full = true;
+        self.dirty.clear();
+        self.books = Some(books);
+        Ok(committed)
+    }
+
+    /// Remembers how the table looks from outside, to notice when it changes.
+    fn look(&mut self) -> Result<Inspection, ApplyError> {
+        let seen = self.kernel.inspect(TABLE)?;
+        self.seen = Some(seen);
+        Ok(seen)
+    }
+
+    /// Whether the table still is as the last commit left it. If not, the next commit replaces it. Where the kernel
+    /// keeps others from changing it this is certain; elsewhere a change of single elements goes unnoticed.
+    pub fn verify(&mut self) -> Result<bool, ApplyError> {
+        let Some(known) = self.seen else { return Ok(false) };
+        let found = self.kernel.inspect(TABLE)?;
+        let intact = found.table.is_some() && found.table == known.table;
+        if intact {
+            self.seen = Some(found);
+        } else {
+            self.books = None;
+            self.seen = None;
+        }
+        Ok(intact)
+    }
+
+    /// Deletes connections to endpoints that are gone. That it fails does not undo the commit.
+    fn forget(&mut self) {
+        for flows in mem::take(&mut self.gone) {
+            if let Err(error) = self.kernel.forget(flows) {
+                tracing::warn!(front = %flows.front, endpoint = %flows.endpoint.addr, %error, "cannot delete connections to an endpoint that is gone");
+            }
+        }
+    }
+}
+
+/// The UDP flows that led to endpoints which a front end no longer has: nothing else would end them. Connections of
+/// TCP and SCTP are left to their ends.
+fn abandoned(key: FrontendKey, old: Option<&Frontend>, new: Option<&Frontend>) -> Vec<Flows> {
+    if key.protocol != Protocol::Udp {
+        return Vec::new();
+    }
+    let held = |front: Option<&Frontend>| -> BTreeSet<Target> {
+        front.map(Frontend::held).into_iter().flatten().collect()
+    };
+    held(old).difference(&held(new)).map(|endpoint| Flows { front: key, endpoint: *endpoint }).collect()
+}
+
+#[cfg(test)]
+#[path = "datapath/tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! What is in the kernel, kept beside it so that it never has to be read back, and the operations that lead from
+//! there to what is wanted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use landfall_core::addr::{AddrRange, Family};
+use landfall_core::diff::{Change, Dispatch, Entry, Slot, diff};
+use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
+
+use super::counts::Counts;
+use super::keys;
+use super::layout::{Bank, Builder, Chain, Map, source_nat};
+use crate::nft::model::{Element, Op, Value, Verdict};
+
+/// A hash of the kernel is made anew when it is filled beyond this part of its size (in percent): nothing waits
+/// for the moment when an element no longer fits.
+const FULL_PERCENT: usize = 75;
+/// The least size of a hash; small enough to cost nothing, large enough that a small cluster never outgrows it.
+const LEAST_SIZE: u32 = 1024;
+
+/// A front end as it is in the kernel.
+#[derive(Clone, Debug)]
+struct Installed {
+    front: Arc<Frontend>,
+    bank: Bank,
+}
+
+/// Everything that is in the kernel.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    installed: HashMap<FrontendKey, Installed>,
+    chains: Counts<Chain>,
+    vips: Counts<IpAddr>,
+    pings: Counts<IpAddr>,
+    hairpins: Counts<IpAddr>,
+    pods: Vec<IpNet>,
+    /// How many elements each map has, and how many the kernel lets it have.
+    filled: HashMap<(Map, Family), usize>,
+    sizes: HashMap<(Map, Family), u32>,
+}
+
+type Elements = BTreeMap<(Map, Family), Vec<Element>>;
+
+/// Changes of the kernel, sorted by when they may happen.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Sources that must be there before a dispatch leads to them.
+    early: Elements,
+    remove: Elements,
+    insert: Elements,
+    chains_new: Vec<Chain>,
+    chains_old: Vec<Chain>,
+    /// Sources that must stay until no dispatch leads to them.
+    late: Elements,
+}
+
+impl Books {
+    /// The front end in the kernel.
+    pub(super) fn get(&self, key: &FrontendKey) -> Option<&Arc<Frontend>> {
+        self.installed.get(key).map(|installed| &installed.front)
+    }
+
+    /// How many front ends are in the kernel.
+    pub(super) fn len(&self) -> usize {
+        self.installed.len()
+    }
+
+    /// Plans the change of a front end to `new`, or its removal.
+    pub(super) fn set(&mut self, key: FrontendKey, new: Option<&Arc<Frontend>>, plan: &mut Plan) {
+        let family = key.family();
+        let old = self.installed.remove(&key);
+        let old_ranges = ranges(old.as_ref().map(|installed| &*installed.front));
+        let new_ranges = ranges(new.map(|front| &**front));
+        let old_bank = old.as_ref().map_or(Bank::A, |installed| installed.bank);
+        let moved = old_ranges != new_ranges;
+        let bank = if moved { old_bank.other() } else { old_bank };
+        if moved {
+            let elements = |ranges: &[AddrRange]| -> Vec<Element> {
+                ranges.iter().map(|range| keys::source(key, *range)).collect()
+            };
+            add(&mut plan.early, Map::Source(bank), family, elements(new_ranges));
+            add(&mut plan.late, Map::Source(old_bank), family, elements(old_ranges));
+        }
+
+        let old_front = old.as_ref().map(|installed| &*installed.front);
+        let changes = diff(old_front, new.map(|front| &**front));
+        for change in &changes {
+            self.entry(key, *change, (old_bank, bank), plan);
+        }
+        if moved && let (Some(old_front), Some(_)) = (old_front, new) {
+            // A guarded dispatch that stays what it is still has to lead to the other set of sources.
+            for (slot, entry) in landfall_core::diff::entries(old_front) {
+                let touched = changes.contains(&Change::Remove(slot, entry));
+                if let (Entry::Dispatch(Dispatch { guarded: true, .. }), false) = (entry, touched) {
+                    self.entry(key, Change::Remove(slot, entry), (old_bank, bank), plan);
+                    self.entry(key, Change::Insert(slot, entry), (old_bank, bank), plan);
+                }
+            }
+        }
+        self.users(key, old_front, false);
+        self.users(key, new.map(|front| &**front), true);
+        if let Some(front) = new {
+            self.installed.insert(key, Installed { front: Arc::clone(front), bank });
+        }
+    }
+
+    /// One entry of a front end; the banks are the one it had and the one it gets.
+    fn entry(&mut self, key: FrontendKey, change: Change, banks: (Bank, Bank), plan: &mut Plan) {
+        let (slot, entry, bank, target) = match change {
+            Change::Remove(slot, entry) => (slot, entry, banks.0, &mut plan.remove),
+            Change::Insert(slot, entry) => (slot, entry, banks.1, &mut plan.insert),
+        };
+        let inserted = matches!(change, Change::Insert(..));
+        let map = match slot {
+            Slot::External => Map::Service,
+            Slot::Internal => Map::Internal,
+            Slot::SourceNat => Map::SourceNat,
+            Slot::Endpoint(..) => Map::Endpoint,
+            Slot::Source(_) => return,
+        };
+        let (at, value) = match (slot, entry) {
+            (Slot::Endpoint(space, index), Entry::Target(target)) => {
+                (keys::endpoint(key, space, index), Value::Data(keys::target(target)))
+            }
+            (_, Entry::Dispatch(dispatch)) => {
+                let chain = Chain::of(dispatch, bank);
+                self.use_chain(chain, inserted);
+                (keys::front(key), Value::Verdict(Verdict::Goto(chain.name())))
+            }
+            (_, Entry::SourceNat(decision)) => (keys::front(key), Value::Verdict(source_nat(decision))),
+            _ => return,
+        };
+        add(target, map, key.family(), vec![Element::of(at, value)]);
+    }
+
+    fn use_chain(&mut self, chain: Chain, inserted: bool) {
+        for chain in [Some(chain), chain.behind()].into_iter().flatten().filter(|chain| !chain.fixed()) {
+            if inserted { self.chains.hold(chain) } else { self.chains.release(chain) }
+        }
+    }
+
+    /// What front ends have in common: addresses, and endpoints that may reach themselves.
+    fn users(&mut self, key: FrontendKey, front: Option<&Frontend>, inserted: bool) {
+        let Some(front) = front else { return };
+        let count = |counts: &mut Counts<IpAddr>, addr| {
+            if inserted { counts.hold(addr) } else { counts.release(addr) }
+        };
+        count(&mut self.vips, key.addr);
+        if front.has_endpoints() {
+            count(&mut self.pings, key.addr);
+        }
+        if let Route::Local { local, .. } = &front.route {
+            local.iter().for_each(|target| count(&mut self.hairpins, target.addr));
+        }
+    }
+
+    /// Plans the change of the prefixes of this node's pods.
+    pub(super) fn set_pods(&mut self, pods: &[IpNet], plan: &mut Plan) {
+        if self.pods != pods {
+            for family in [Family::V4, Family::V6] {
+                let (old, new) = (keys::ranges(&self.pods, family), keys::ranges(pods, family));
+                if old != new {
+                    add(&mut plan.remove, Map::Pods, family, old);
+                    add(&mut plan.insert, Map::Pods, family, new);
+                }
+            }
+            self.pods = pods.to_vec();
+        }
+    }
+
+    /// Adds to the plan what came and went because of its other changes, and counts the elements.
+    pub(super) fn settle(&mut self, plan: &mut Plan) {
+        let (came, went) = self.chains.settle();
+        plan.chains_new = came;
+        plan.chains_old = went;
+        for (counts, map) in
+            [(&mut self.vips, Map::Vip), (&mut self.pings, Map::Ping), (&mut self.hairpins, Map::Hairpin)]
+        {
+            let element = |addr: IpAddr| {
+                let key = if map == Map::Hairpin { keys::hairpin(addr) } else { keys::address(addr) };
+                vec![Element::of(key, Value::None)]
+            };
+            let (came, went) = counts.settle();
+            came.into_iter().for_each(|addr| add(&mut plan.insert, map, Family::of(addr), element(addr)));
+            went.into_iter().for_each(|addr| add(&mut plan.remove, map, Family::of(addr), element(addr)));
+        }
+        for (at, elements) in plan.insert.iter().chain(&plan.early) {
+            *self.filled.entry(*at).or_default() += elements.len();
+        }
+        for (at, elements) in plan.remove.iter().chain(&plan.late) {
+            let filled = self.filled.entry(*at).or_default();
+            *filled = filled.saturating_sub(elements.len());
+        }
+    }
+
+    /// Whether a map has outgrown its size.
+    pub(super) fn outgrown(&self) -> bool {
+        self.filled.iter().any(|((map, family), filled)| {
+            let size = self.sizes.get(&(*map, *family)).copied().unwrap_or(0);
+            map.sized() && filled * 100 > FULL_PERCENT * usize::try_from(size).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Fixes the size of every map for what it holds now: half filled, so that it can grow.
+    pub(super) fn fix_sizes(&mut self) {
+        for map in Map::ALL {
+            for family in [Family::V4, Family::V6] {
+                let filled = self.filled.get(&(map, family)).copied().unwrap_or(0);
+                let size = u32::try_from(filled * 2).ok().and_then(u32::checked_next_power_of_two);
+                self.sizes.insert((map, family), size.unwrap_or(u32::MAX).max(LEAST_SIZE));
+            }
+        }
+    }
+
+    /// The size of a map.
+    pub(super) fn size(&self, map: Map, family: Family) -> u32 {
+        self.sizes.get(&(map, family)).copied().unwrap_or(LEAST_SIZE)
+    }
+}
+
+impl Plan {
+    /// The whole plan as operations behind a table that has just been made.
+    pub(super) fn into_full(mut self, builder: &mut Builder) {
+        self.insert.append(&mut self.early);
+        dynamic_chains(builder, &self.chains_new);
+        insert(builder, self.insert);
+    }
+
+    /// The plan as up to three batches, in this order: sources that come, everything else, sources that go.
+    pub(super) fn into_batches(self, seed: u32) -> Vec<Vec<Op>> {
+        let mut early = Builder::new(seed);
+        insert(&mut early, self.early);
+        let mut main = Builder::new(seed);
+        dynamic_chains(&mut main, &self.chains_new);
+        remove(&mut main, self.remove);
+        insert(&mut main, self.insert);
+        // Guards before the chains they lead to.
+        let (guards, others): (Vec<Chain>, Vec<Chain>) =
+            self.chains_old.into_iter().partition(|chain| chain.guard.is_some());
+        for chain in guards.into_iter().chain(others) {
+            main.push(Op::DeleteChain(chain.name()));
+        }
+        let mut late = Builder::new(seed);
+        remove(&mut late, self.late);
+        [early, main, late].into_iter().map(Builder::into_ops).filter(|ops| !ops.is_empty()).collect()
+    }
+}
+
+/// New chains, those that others lead to first.
+fn dynamic_chains(builder: &mut Builder, chains: &[Chain]) {
+    let (guards, others): (Vec<Chain>, Vec<Chain>) = chains.iter().partition(|chain| chain.guard.is_some());
+    others.into_iter().chain(guards).for_each(|chain| builder.dynamic_chain(chain));
+}
+
+fn insert(builder: &mut Builder, elements: Elements) {
+    for ((map, family), elements) in elements {
+        builder.push(Op::Insert { set: map.name(family), id: None, elements });
+    }
+}
+
+fn remove(builder: &mut Builder, elements: Elements) {
+    for ((map, family), elements) in elements {
+        builder.push(Op::Remove { set: map.name(family), elements });
+    }
+}
+
+fn add(elements: &mut Elements, map: Map, family: Family, mut more: Vec<Element>) {
+    if !more.is_empty() {
+        elements.entry((map, family)).or_default().append(&mut more);
+    }
+}
+
+fn ranges(front: Option<&Frontend>) -> &[AddrRange] {
+    match front.map(|front| &front.admission) {
+        Some(Admission::Ranges(ranges)) => ranges,
+        _ => &[],
+    }
+}

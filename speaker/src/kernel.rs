@@ -1,0 +1,104 @@
+//! What the data path needs of a kernel: take a batch as a whole or not at all, and say what is there.
+//!
+//! [`crate::nft::Kernel`] is the real one, [`crate::fake::FakeKernel`] keeps the same rules in memory; one suite of
+//! tests holds both to the same contract.
+
+use std::io;
+
+use crate::nft::conntrack::Flows;
+use crate::nft::model::{Batch, TableFlags};
+
+/// A kernel, or something that behaves like one, in one network namespace.
+pub trait Kernel {
+    /// Applies a batch: all of it, atomically for every packet, or nothing.
+    fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError>;
+
+    /// Looks at a table without reading its contents; costs the same however large it is.
+    fn inspect(&mut self, table: &str) -> Result<Inspection, ApplyError>;
+
+    /// The flags the kernel takes for a table: those that keep others from changing it, or none.
+    fn table_flags(&self) -> TableFlags;
+
+    /// Forgets the connections of a front end that lead to one endpoint; how many is not told. None is no error.
+    fn forget(&mut self, flows: Flows) -> Result<(), ApplyError>;
+}
+
+/// A batch that the kernel has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// How many bytes were sent.
+    pub bytes: usize,
+}
+
+/// What is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The generation of the network namespace's rule set: another one after every transaction, whoever made it.
+    pub generation: u32,
+    /// The table, if it is there.
+    pub table: Option<TableState>,
+}
+
+/// A table that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableState {
+    /// Unique in the network namespace: a table deleted and made anew has another one.
+    pub handle: u64,
+    /// How many chains, sets and other objects it has.
+    pub uses: u32,
+    /// Who may change it.
+    pub owner: Owner,
+}
+
+/// Who may change a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Everybody who may change tables at all.
+    Anybody,
+    /// Only this process, through the socket it holds.
+    Us,
+    /// Only another process that is still alive.
+    Other,
+    /// The process that owned it is gone: whoever comes next may take it over.
+    Orphan,
+}
+
+/// Why a batch, or a question, came to nothing. Nothing has changed then, except where it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel refused an operation.
+    #[error("the kernel rejected operation {index} of the batch ({operation}{})", note(.detail))]
+    Rejected {
+        /// Which operation, counted from 0.
+        index: usize,
+        /// What it was.
+        operation: String,
+        /// The kernel's own words, if it had any.
+        detail: Option<String>,
+        /// The error number.
+        #[source]
+        source: io::Error,
+    },
+    /// The batch did not reach the kernel.
+    #[error("cannot send {bytes} bytes to the kernel")]
+    Send {
+        /// Its length.
+        bytes: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's answer could not be received.
+    #[error("cannot receive the kernel's answer")]
+    Receive(#[source] io::Error),
+    /// Answers were lost, and the kernel may or may not have taken the batch.
+    #[error("the kernel's answers were lost, the batch may have been applied")]
+    Unclear,
+    /// The kernel answered something else, or nothing.
+    #[error("the kernel did not answer as expected when asked for {0}")]
+    Unexpected(&'static str),
+}
+
+fn note(detail: &Option<String>) -> String {
+    detail.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
+}
