@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn only(nodes: &[&str]) -> NodeSet {
-        NodeSet::Only(Arc::new(nodes.iter().map(|n| NodeName::new(n)).collect()))
+        NodeSet::Only(Arc::new(nodes.iter().map(NodeName::new).collect()))
     }
 
     fn wanted(addr: IpAddr, plan: VipPlan) -> Wanted {

@@ -27,8 +27,7 @@ pub fn packet_socket(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::R
 #[allow(unsafe_code, reason = "neither socket2 nor nix knows SO_LOCK_FILTER")]
 fn lock_filter(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // The size of an int is far below the limit of socklen_t.
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    let len = length_of::<libc::c_int>();
     // SAFETY: the descriptor is open for as long as `socket` is borrowed; the option takes an int, and `on` is one
     // that lives until the call returns.
     let outcome = unsafe {
@@ -43,21 +42,28 @@ fn lock_filter(socket: &Socket) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The size of a type as system calls want it.
+#[allow(clippy::cast_possible_truncation, reason = "no type handed to a system call has four gigabytes")]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
 /// The address of an interface in the packet family, restricted to one Ethernet type (packet(7)).
 #[allow(unsafe_code, reason = "no safe wrapper makes a sockaddr_ll")]
 fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let family = u16::try_from(libc::AF_PACKET).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut storage = SockAddrStorage::zeroed();
     {
         // SAFETY: the storage is zeroed and sockaddr_ll is plain old data for which all zeroes are valid; socket2
         // asserts that it fits.
         let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-        link.sll_family = libc::AF_PACKET as u16;
+        link.sll_family = family;
         link.sll_protocol = ethertype.to_be();
         link.sll_ifindex = index;
     }
     // SAFETY: the first `sockaddr_ll` bytes of the storage have just been filled in for the family they name.
-    Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
+    Ok(unsafe { SockAddr::new(storage, length_of::<libc::sockaddr_ll>()) })
 }
 
 /// A non-blocking socket of any kind registered with the tokio reactor.

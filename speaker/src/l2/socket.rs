@@ -7,14 +7,15 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, Socket};
 
 /// Bytes of a frame that are kept: all of ARP, and enough for what may follow it here.
-const SNAP: usize = 128;
+const SNAP: u8 = 128;
+const ROOM: usize = SNAP as usize;
 /// Room for frames that arrive while none is read, in bytes as the kernel counts them (some 700 for a small one).
 const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// A received frame, cut to its first bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    bytes: [u8; SNAP],
+    bytes: [u8; ROOM],
     length: usize,
 }
 
@@ -61,7 +62,7 @@ impl PacketSocket {
 }
 
 fn read(mut socket: &Socket) -> io::Result<Frame> {
-    let mut bytes = [0; SNAP];
+    let mut bytes = [0; ROOM];
     // A packet socket cuts a frame that does not fit (packet(7)).
     let length = socket.read(&mut bytes)?;
     Ok(Frame { bytes, length })
@@ -84,7 +85,7 @@ fn filter(ethertype: u16) -> [SockFilter; 6] {
         SockFilter::new(JUMP_GREATER_EQUAL, 3, 0, PACKET_OTHERHOST),
         SockFilter::new(LOAD_HALF, 0, 0, OFFSET_ETHERTYPE),
         SockFilter::new(JUMP_EQUAL, 0, 1, u32::from(ethertype)),
-        SockFilter::new(RETURN, 0, 0, SNAP as u32),
+        SockFilter::new(RETURN, 0, 0, u32::from(SNAP)),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
 }

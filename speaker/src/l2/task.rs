@@ -8,6 +8,7 @@ use std::future::pending;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -200,7 +201,7 @@ impl Task {
             let Some(Station { socket, mac }) = station else { continue };
             for arp in Arp::gratuitous(addr, *mac) {
                 let sent = socket.send(&arp.encode(Mac::BROADCAST));
-                count_sent(&self.counters, &self.counters.gratuitous, sent);
+                count_sent(&self.counters, &self.counters.gratuitous, &sent);
             }
         }
         self.outbox_opens = Instant::now() + PAUSE;
@@ -230,7 +231,7 @@ fn answer(station: &Station, index: u32, held: &BTreeMap<Ipv4Addr, u32>, counter
     match judge(frame.bytes(), station.mac, |addr| held.get(&addr) == Some(&index)) {
         Verdict::Answer(reply) => {
             counters.requests.fetch_add(1, Relaxed);
-            count_sent(counters, &counters.replies, station.socket.send(&reply));
+            count_sent(counters, &counters.replies, &station.socket.send(&reply));
         }
         Verdict::NotOurs => {
             counters.requests.fetch_add(1, Relaxed);
@@ -249,7 +250,7 @@ fn answer(station: &Station, index: u32, held: &BTreeMap<Ipv4Addr, u32>, counter
 
 /// Counts a frame as sent, or as an error. A frame that cannot be sent is not kept: the asker asks again, and an
 /// announcement is repeated.
-fn count_sent(counters: &Counters, sent: &std::sync::atomic::AtomicU64, outcome: io::Result<()>) {
+fn count_sent(counters: &Counters, sent: &AtomicU64, outcome: &io::Result<()>) {
     match outcome {
         Ok(()) => sent.fetch_add(1, Relaxed),
         Err(_) => counters.send_errors.fetch_add(1, Relaxed),

@@ -84,7 +84,9 @@ impl Monitor {
             match self.receive().await {
                 Ok(facts) if facts.contains(&Fact::Overrun) => self.resync().await?,
                 Ok(facts) => {
-                    facts.into_iter().for_each(|fact| self.table.apply(fact));
+                    for fact in facts {
+                        self.table.apply(fact);
+                    }
                     self.publish();
                 }
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => self.resync().await?,
