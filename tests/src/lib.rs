@@ -7,6 +7,7 @@
 //!
 //! The program `lab` and the tests use the same code: [`Lab`] is a lab, [`Host`] a host of it, [`wait`] waits.
 
+mod access;
 mod capture;
 pub mod cgroup;
 mod command;

@@ -166,9 +166,12 @@ impl State {
 
 fn copy_logs(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let place = to.join(entry.file_name());
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            copy_logs(&entry.path(), &place)?;
+        } else if kind.is_file() {
             fs::create_dir_all(to).doing(|| format!("create {}", to.display()))?;
-            let place = to.join(entry.file_name());
             fs::copy(entry.path(), &place).doing(|| format!("write {}", place.display()))?;
         }
     }
