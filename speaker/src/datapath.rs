@@ -195,7 +195,11 @@ impl<K: Kernel> DataPath<K> {
         let dirty = mem::take(&mut self.dirty);
         for key in &dirty {
             let new = self.wanted.get(key).map(|claim| &claim.front);
-            self.gone.extend(abandoned(*key, books.get(key).map(|front| &**front), new.map(|front| &**front)));
+            self.gone.extend(abandoned(
+                *key,
+                books.get(key).map(|front| &**front),
+                new.map(|front| &**front),
+            ));
             books.set(*key, new, &mut plan);
         }
         books.set_pods(&self.node.pod_cidrs, &mut plan);

@@ -175,6 +175,12 @@ impl FakeTable {
         self.sets.get(name)
     }
 
+    /// How many objects it has; anonymous sets do not count, they are part of their rule.
+    fn uses(&self) -> u32 {
+        let sets = self.sets.values().filter(|set| !set.declared.anonymous).count();
+        u32::try_from(sets + self.chains.len()).unwrap_or(u32::MAX)
+    }
+
     /// Every chain that a rule or an element leads to.
     fn led_to(&self) -> BTreeSet<Name> {
         let elements = self.sets.values().flat_map(|set| set.elements.values()).filter_map(|element| {
@@ -183,12 +189,13 @@ impl FakeTable {
                 _ => None,
             }
         });
-        let rules = self.chains.values().flat_map(|chain| chain.rules.iter().flatten()).filter_map(|expr| {
-            match expr {
-                Expr::Verdict(Verdict::Goto(chain)) => Some(chain),
-                _ => None,
-            }
-        });
+        let rules =
+            self.chains.values().flat_map(|chain| chain.rules.iter().flatten()).filter_map(
+                |expr| match expr {
+                    Expr::Verdict(Verdict::Goto(chain)) => Some(chain),
+                    _ => None,
+                },
+            );
         elements.chain(rules).cloned().collect()
     }
 
@@ -222,7 +229,9 @@ impl FakeTable {
                         return Err(Errno::ENOENT);
                     }
                 }
-                Expr::Verdict(Verdict::Goto(to)) if !self.chains.contains_key(to) => return Err(Errno::ENOENT),
+                Expr::Verdict(Verdict::Goto(to)) if !self.chains.contains_key(to) => {
+                    return Err(Errno::ENOENT);
+                }
                 Expr::Hash { modulus: 0, .. } => return Err(Errno::ERANGE),
                 _ => {}
             }
@@ -310,7 +319,7 @@ impl Kernel for FakeKernel {
     fn inspect(&mut self, table: &str) -> Result<Inspection, ApplyError> {
         let table = self.tables.get(table).map(|table| TableState {
             handle: table.handle,
-            uses: u32::try_from(table.sets.len() + table.chains.len()).unwrap_or(u32::MAX),
+            uses: table.uses(),
             owner: if table.flags.owner { Owner::Us } else { Owner::Anybody },
         });
         Ok(Inspection { generation: self.generation, table })

@@ -11,8 +11,8 @@ use landfall_core::frontend::Spread;
 
 use super::keys::LOCAL_OFFSET;
 use crate::nft::model::{
-    Base, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op, Refusal,
-    Reg, Set, Value, Verdict, ct_state, ct_status,
+    Base, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op,
+    Refusal, Reg, Set, Value, Verdict, ct_state, ct_status,
 };
 use crate::nft::userdata;
 
@@ -272,11 +272,7 @@ impl Builder {
         }
         self.rule(
             "keep",
-            vec![
-                Expr::SourceType(Reg(0)),
-                Expr::Equal(Reg(0), host32(ADDRESS_LOCAL)),
-                Expr::Masquerade,
-            ],
+            vec![Expr::SourceType(Reg(0)), Expr::Equal(Reg(0), host32(ADDRESS_LOCAL)), Expr::Masquerade],
         );
         for family in FAMILIES {
             let mut rule = of_family(family);

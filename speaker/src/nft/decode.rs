@@ -352,9 +352,7 @@ fn expression(attrs: &Attrs<'_>) -> Option<Expr> {
             _ => return None,
         }),
         "counter" => Expr::Counter,
-        "immediate" => {
-            Expr::Verdict(verdict(&data.nest(expr::IMMEDIATE_DATA)?.nest(elem::DATA_VERDICT)?)?)
-        }
+        "immediate" => Expr::Verdict(verdict(&data.nest(expr::IMMEDIATE_DATA)?.nest(elem::DATA_VERDICT)?)?),
         _ => return None,
     })
 }

@@ -86,7 +86,8 @@ impl Kernel {
     }
 
     fn send(&mut self, bytes: &[u8], operations: usize) -> Result<(), ApplyError> {
-        self.size_buffers(bytes.len(), operations).map_err(|source| ApplyError::Send { bytes: bytes.len(), source })?;
+        self.size_buffers(bytes.len(), operations)
+            .map_err(|source| ApplyError::Send { bytes: bytes.len(), source })?;
         self.socket
             .send_to(bytes, &SocketAddr::new(0, 0), 0)
             .map(|_| ())

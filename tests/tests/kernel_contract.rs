@@ -1,0 +1,388 @@
+//! One contract, two kernels: the real one in a fresh network namespace, and the one in memory.
+//!
+//! Root is needed for the real one; without it the tests fail.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::thread;
+
+use landfall_core::addr::Family;
+use landfall_speaker::fake::FakeKernel;
+use landfall_speaker::kernel::{ApplyError, Kernel, Owner};
+use landfall_speaker::nft;
+use landfall_speaker::nft::model::{
+    Base, Batch, Bytes, ChainKind, Data, Element, Expr, Field, Hook, Into, Meta, Op, Reg, Set, Value, Verdict,
+};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+
+const TABLE: &str = "landfall";
+
+/// Runs one promise against both kernels.
+fn holds(promise: impl Fn(&mut dyn Kernel) + Send + Sync) {
+    promise(&mut FakeKernel::new());
+    let ended = thread::scope(|scope| {
+        let real = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own (are you root?)");
+            promise(&mut nft::Kernel::open().expect("NETLINK_NETFILTER"));
+        });
+        real.join()
+    });
+    if let Err(panic) = ended {
+        resume_unwind(panic);
+    }
+}
+
+fn batch(ops: Vec<Op>) -> Batch {
+    Batch { table: TABLE.into(), ops }
+}
+
+fn set(name: &str, id: u32, size: Option<u32>) -> Op {
+    Op::AddSet(Set {
+        name: name.into(),
+        id,
+        key: vec![Field::Ipv4],
+        data: None,
+        interval: false,
+        anonymous: false,
+        size,
+        userdata: Vec::new(),
+    })
+}
+
+fn vmap(name: &str, id: u32) -> Op {
+    Op::AddSet(Set {
+        name: name.into(),
+        id,
+        key: vec![Field::Ipv4],
+        data: Some(Data::Verdict),
+        interval: false,
+        anonymous: false,
+        size: Some(16),
+        userdata: Vec::new(),
+    })
+}
+
+fn ranges(name: &str, id: u32) -> Op {
+    Op::AddSet(Set {
+        name: name.into(),
+        id,
+        key: vec![Field::Ipv4, Field::Ipv4],
+        data: None,
+        interval: true,
+        anonymous: false,
+        size: None,
+        userdata: Vec::new(),
+    })
+}
+
+fn addr(last: u8) -> Bytes {
+    Bytes::EMPTY.with(&[192, 0, 2, last])
+}
+
+fn member(last: u8) -> Element {
+    Element::of(addr(last), Value::None)
+}
+
+fn leads(last: u8, chain: &str) -> Element {
+    Element::of(addr(last), Value::Verdict(Verdict::Goto(chain.into())))
+}
+
+fn range(key: u8, first: u8, last: u8) -> Element {
+    let with = |end: u8| addr(key).with(&[10, 0, 0, end]);
+    Element { key: with(first), last: Some(Box::new(with(last))), range_end: false, value: Value::None }
+}
+
+fn insert(set: &str, elements: Vec<Element>) -> Op {
+    Op::Insert { set: set.into(), id: None, elements }
+}
+
+fn remove(set: &str, elements: Vec<Element>) -> Op {
+    Op::Remove { set: set.into(), elements }
+}
+
+/// A table with one set of four, a verdict map, a set of ranges, a chain and a base chain.
+fn table(kernel: &dyn Kernel) -> Vec<Op> {
+    vec![
+        Op::AddTable(kernel.table_flags()),
+        set("s", 1, Some(4)),
+        vmap("v", 2),
+        ranges("r", 3),
+        Op::AddChain("c".into(), None),
+        Op::AddChain("b".into(), Some(Base { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: 0 })),
+    ]
+}
+
+#[track_caller]
+fn refused(kernel: &mut dyn Kernel, ops: Vec<Op>, at: usize, with: Errno) {
+    match kernel.apply(&batch(ops)) {
+        Err(ApplyError::Rejected { index, source, .. }) => {
+            assert_eq!((index, source.raw_os_error()), (at, Some(with as i32)), "{source}");
+        }
+        other => panic!("expected {with} at {at}, got {other:?}"),
+    }
+}
+
+#[track_caller]
+fn accepted(kernel: &mut dyn Kernel, ops: Vec<Op>) {
+    kernel.apply(&batch(ops)).expect("the batch is in order");
+}
+
+#[test]
+fn a_table_comes_with_its_first_batch_and_goes_when_deleted() {
+    holds(|kernel| {
+        assert_eq!(kernel.inspect(TABLE).unwrap().table, None);
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        assert!(kernel.inspect(TABLE).unwrap().table.is_some());
+        accepted(kernel, vec![Op::DeleteTable]);
+        assert_eq!(kernel.inspect(TABLE).unwrap().table, None);
+        refused(kernel, vec![Op::DeleteTable], 0, Errno::ENOENT);
+    });
+}
+
+#[test]
+fn a_batch_that_fails_changes_nothing() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let before = kernel.inspect(TABLE).unwrap();
+        refused(
+            kernel,
+            vec![insert("s", vec![member(1)]), Op::AddChain("d".into(), None), remove("s", vec![member(9)])],
+            2,
+            Errno::ENOENT,
+        );
+        assert_eq!(kernel.inspect(TABLE).unwrap(), before, "neither the table nor the generation");
+        accepted(kernel, vec![insert("s", vec![member(1)]), Op::AddChain("d".into(), None)]);
+    });
+}
+
+#[test]
+fn every_batch_is_a_generation_and_a_new_table_a_new_handle() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops.clone());
+        let first = kernel.inspect(TABLE).unwrap();
+        accepted(kernel, vec![insert("s", vec![member(1)])]);
+        let second = kernel.inspect(TABLE).unwrap();
+        assert_ne!(first.generation, second.generation);
+        assert_eq!(first.table, second.table, "elements do not count");
+        let mut anew = vec![Op::DeleteTable];
+        anew.extend(ops);
+        accepted(kernel, anew);
+        let third = kernel.inspect(TABLE).unwrap();
+        assert_ne!(second.table.unwrap().handle, third.table.unwrap().handle);
+        accepted(kernel, vec![Op::AddChain("d".into(), None)]);
+        assert_ne!(kernel.inspect(TABLE).unwrap().table, third.table, "a chain more counts");
+    });
+}
+
+#[test]
+fn elements_are_neither_inserted_twice_nor_removed_when_missing() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        accepted(kernel, vec![insert("s", vec![member(1), member(2)])]);
+        refused(kernel, vec![insert("s", vec![member(3), member(2)])], 0, Errno::EEXIST);
+        refused(kernel, vec![remove("s", vec![member(1), member(3)])], 0, Errno::ENOENT);
+        accepted(kernel, vec![remove("s", vec![member(1), member(2)])]);
+        refused(kernel, vec![remove("s", vec![member(1)])], 0, Errno::ENOENT);
+    });
+}
+
+#[test]
+fn an_element_is_exchanged_within_a_batch() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        ops.extend([Op::AddChain("d".into(), None), insert("v", vec![leads(1, "c")])]);
+        accepted(kernel, ops);
+        accepted(kernel, vec![remove("v", vec![leads(1, "c")]), insert("v", vec![leads(1, "d")])]);
+        accepted(kernel, vec![Op::DeleteChain("c".into())]);
+        refused(kernel, vec![Op::DeleteChain("d".into())], 0, Errno::EBUSY);
+    });
+}
+
+#[test]
+fn a_set_takes_no_more_than_its_size() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        accepted(kernel, vec![insert("s", (1..=4).map(member).collect())]);
+        refused(kernel, vec![insert("s", vec![member(5)])], 0, Errno::ENFILE);
+    });
+}
+
+#[test]
+fn nothing_leads_to_what_is_not_there() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        refused(kernel, vec![insert("missing", vec![member(1)])], 0, Errno::ENOENT);
+        refused(kernel, vec![insert("v", vec![leads(1, "missing")])], 0, Errno::ENOENT);
+        let goto = |chain: &str| vec![Expr::Verdict(Verdict::Goto(chain.into()))];
+        refused(kernel, vec![Op::AddRule("c".into(), goto("missing"))], 0, Errno::ENOENT);
+        refused(kernel, vec![Op::AddRule("missing".into(), goto("c"))], 0, Errno::ENOENT);
+        let lookup = |set: &str| {
+            vec![
+                Expr::Meta(Meta::Protocol, Reg(0)),
+                Expr::Lookup { set: set.into(), id: None, key: Reg(0), into: Into::Nothing },
+            ]
+        };
+        refused(kernel, vec![Op::AddRule("c".into(), lookup("missing"))], 0, Errno::ENOENT);
+        refused(kernel, vec![Op::DeleteChain("missing".into())], 0, Errno::ENOENT);
+    });
+}
+
+#[test]
+fn a_chain_goes_with_its_rules_but_not_while_something_leads_to_it() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        ops.extend([
+            Op::AddChain("d".into(), None),
+            Op::AddRule("d".into(), vec![Expr::Counter, Expr::Verdict(Verdict::Goto("c".into()))]),
+            insert("v", vec![leads(1, "d")]),
+        ]);
+        accepted(kernel, ops);
+        refused(kernel, vec![Op::DeleteChain("c".into())], 0, Errno::EBUSY);
+        refused(kernel, vec![Op::DeleteChain("d".into())], 0, Errno::EBUSY);
+        accepted(
+            kernel,
+            vec![remove("v", vec![leads(1, "d")]), Op::DeleteChain("d".into()), Op::DeleteChain("c".into())],
+        );
+    });
+}
+
+#[test]
+fn names_are_given_once() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        refused(kernel, vec![set("s", 9, None)], 0, Errno::EEXIST);
+        refused(kernel, vec![Op::AddChain("c".into(), None)], 0, Errno::EEXIST);
+        let again = Op::AddTable(kernel.table_flags());
+        accepted(kernel, vec![again]);
+    });
+}
+
+#[test]
+fn ranges_do_not_overlap() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        accepted(kernel, vec![insert("r", vec![range(1, 10, 20), range(1, 30, 40), range(2, 15, 35)])]);
+        refused(kernel, vec![insert("r", vec![range(1, 10, 20)])], 0, Errno::EEXIST);
+        accepted(kernel, vec![remove("r", vec![range(1, 10, 20)]), insert("r", vec![range(1, 10, 19)])]);
+    });
+}
+
+#[test]
+fn an_anonymous_set_lives_and_dies_with_its_rule() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let before = kernel.inspect(TABLE).unwrap().table.unwrap().uses;
+        let protocols = Op::AddSet(Set {
+            name: "__set%d".into(),
+            id: 7,
+            key: vec![Field::Protocol],
+            data: None,
+            interval: false,
+            anonymous: true,
+            size: Some(2),
+            userdata: Vec::new(),
+        });
+        let byte = |value: u8| Element::of(Bytes::new(&[value]).unwrap(), Value::None);
+        accepted(
+            kernel,
+            vec![
+                Op::AddChain("d".into(), None),
+                protocols,
+                Op::Insert { set: "__set%d".into(), id: Some(7), elements: vec![byte(6), byte(17)] },
+                Op::AddRule(
+                    "d".into(),
+                    vec![
+                        Expr::Meta(Meta::Protocol, Reg(0)),
+                        Expr::Lookup { set: "__set%d".into(), id: Some(7), key: Reg(0), into: Into::Nothing },
+                        Expr::Counter,
+                    ],
+                ),
+            ],
+        );
+        assert_eq!(kernel.inspect(TABLE).unwrap().table.unwrap().uses, before + 1, "only the chain counts");
+        accepted(kernel, vec![Op::DeleteChain("d".into())]);
+        assert_eq!(kernel.inspect(TABLE).unwrap().table.unwrap().uses, before);
+    });
+}
+
+#[test]
+fn a_table_of_this_process_belongs_to_it() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let owner = kernel.inspect(TABLE).unwrap().table.unwrap().owner;
+        let expected = if kernel.table_flags().owner { Owner::Us } else { Owner::Anybody };
+        assert_eq!(owner, expected);
+    });
+}
+
+#[test]
+fn forgetting_connections_that_are_not_there_is_no_error() {
+    use landfall_core::endpoints::Target;
+    use landfall_core::frontend::FrontendKey;
+    use landfall_core::service::Protocol;
+    use landfall_speaker::nft::conntrack::Flows;
+
+    holds(|kernel| {
+        for (vip, pod) in [("192.0.2.100", "10.244.1.2"), ("2001:db8:50::100", "fd00:244:1::2")] {
+            let port = std::num::NonZeroU16::new(53).unwrap();
+            let front = FrontendKey { addr: vip.parse().unwrap(), protocol: Protocol::Udp, port };
+            let endpoint = Target { addr: pod.parse().unwrap(), port };
+            kernel.forget(Flows { front, endpoint }).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_error_says_what_was_tried_on_what() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let error = kernel.apply(&batch(vec![remove("s", vec![member(1)])])).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.starts_with(
+                "the kernel rejected operation 0 of the batch (remove from set s the key c0000201"
+            ),
+            "{said}"
+        );
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.and_then(io::Error::raw_os_error), Some(Errno::ENOENT as i32));
+    });
+}
+
+#[test]
+fn an_address_translation_rule_is_taken_in_both_families() {
+    use landfall_speaker::nft::model::{Header, NatKind};
+    holds(|kernel| {
+        let mut ops = vec![
+            Op::AddTable(kernel.table_flags()),
+            Op::AddChain(
+                "n".into(),
+                Some(Base { kind: ChainKind::Nat, hook: Hook::Prerouting, priority: -101 }),
+            ),
+        ];
+        for (family, number, offset, len) in [(Family::V4, 2, 16, 4), (Family::V6, 10, 24, 16)] {
+            ops.push(Op::AddRule(
+                "n".into(),
+                vec![
+                    Expr::Meta(Meta::Family, Reg(0)),
+                    Expr::Equal(Reg(0), Bytes::new(&[number]).unwrap()),
+                    Expr::Payload { header: Header::Network, offset, len, into: Reg(0) },
+                    Expr::Nat { kind: NatKind::Destination, family, addr: Reg(0), port: None },
+                ],
+            ));
+        }
+        accepted(kernel, ops);
+    });
+}
