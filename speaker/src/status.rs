@@ -1,0 +1,268 @@
+//! The `SpeakerStatus` of this node: what users and the controller learn of it. It follows what happens and is
+//! never waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use landfall_core::elect::Owned;
+use landfall_core::name::NodeName;
+use landfall_crds::{
+    DataPathException, DataPathStatus, PeerStatus, SpeakerStatus, SpeakerStatusStatus, Watermark,
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::{Metrics, Outcome};
+use crate::ownership::Peers;
+use crate::sync::KernelState;
+
+/// Who owns the fields written here.
+pub const FIELD_MANAGER: &str = "landfall-speaker";
+
+/// The shortest time between two writes, whatever happens.
+const PACE: Duration = Duration::from_millis(500);
+
+/// The longest wait after a failed write.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// How long a request may take.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("no answer from the API server in {REQUEST:?}")]
+    Timeout,
+    #[error("the API server refused")]
+    Refused(#[source] kube::Error),
+}
+
+/// The inputs of the status.
+#[derive(Debug)]
+pub struct Ports {
+    /// What this node answers for.
+    pub answering: watch::Receiver<Arc<Owned>>,
+    /// What it knows of the other speakers.
+    pub peers: watch::Receiver<Arc<Peers>>,
+    /// How far its kernel is.
+    pub state: watch::Receiver<Arc<KernelState>>,
+}
+
+/// An input's sender is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("a sender of the status ended")]
+pub struct InputClosed;
+
+/// Keeps the object of this node up to date until an input closes.
+pub async fn run(
+    client: Client,
+    node: NodeName,
+    mut ports: Ports,
+    metrics: Metrics,
+) -> Result<(), InputClosed> {
+    let writer = Writer { objects: Api::all(client.clone()), nodes: Api::all(client), node };
+    let mut written: Option<SpeakerStatusStatus> = None;
+    let mut wait = PACE;
+    loop {
+        // Before the first batch is in the kernel there is nothing to tell.
+        let status = status(&ports);
+        metrics.owned.set(i64::try_from(status.owned.len()).unwrap_or(i64::MAX));
+        if status.data_path.is_none() || written.as_ref() == Some(&status) {
+            ports.changed().await?;
+            continue;
+        }
+        // An object that was never written in this run may not exist.
+        match writer.write(&status, written.is_none()).await {
+            Ok(()) => {
+                metrics.status_write(Outcome::Written);
+                written = Some(status);
+                wait = PACE;
+            }
+            Err(error) => {
+                metrics.status_write(Outcome::Failed);
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the SpeakerStatus");
+                written = None;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+        sleep(wait).await;
+    }
+}
+
+impl Ports {
+    async fn changed(&mut self) -> Result<(), InputClosed> {
+        tokio::select! {
+            changed = self.answering.changed() => changed,
+            changed = self.peers.changed() => changed,
+            changed = self.state.changed() => changed,
+        }
+        .map_err(|_| InputClosed)
+    }
+}
+
+/// What the object should say now.
+fn status(ports: &Ports) -> SpeakerStatusStatus {
+    let owned = ports.answering.borrow();
+    let owned = owned.vips.iter().map(|(addr, at)| format!("{addr}@{}#{}", at.iface, at.epoch)).collect();
+    let peers = ports.peers.borrow();
+    let peers = peers.nodes.iter().map(|(node, peer)| PeerStatus {
+        node: node.to_string(),
+        alive: peer.living,
+        // The last sign of life is known on this node's own clock only; as a date it would be made up.
+        last_seen: None,
+    });
+    SpeakerStatusStatus {
+        owned,
+        data_path: data_path(&ports.state.borrow()),
+        peers: peers.collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn data_path(state: &KernelState) -> Option<DataPathStatus> {
+    let (mark, exceptions) = (state.watermark, exceptions(state));
+    if mark.is_none() && exceptions.is_empty() {
+        return None;
+    }
+    let mark = mark.unwrap_or_default();
+    Some(DataPathStatus {
+        watermark: Watermark {
+            services: mark.services.to_string(),
+            endpoint_slices: mark.slices.to_string(),
+        },
+        generation: i64::try_from(state.commits).ok(),
+        exceptions,
+    })
+}
+
+fn exceptions(state: &KernelState) -> Vec<DataPathException> {
+    let Some((services, reason)) = &state.refused else { return Vec::new() };
+    services
+        .iter()
+        .map(|service| DataPathException {
+            object: service.to_string(),
+            reason: format!("the kernel refused: {reason}"),
+        })
+        .collect()
+}
+
+/// Writes the object.
+struct Writer {
+    objects: Api<SpeakerStatus>,
+    nodes: Api<Node>,
+    node: NodeName,
+}
+
+impl Writer {
+    async fn write(&self, status: &SpeakerStatusStatus, first: bool) -> Result<(), WriteError> {
+        let name = self.node.as_str();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        if first {
+            let object = self.object().await?;
+            within(self.objects.patch(name, &params, &Patch::Apply(&object))).await?;
+        }
+        let object = json!({
+            "apiVersion": "landfall.dev/v1beta1",
+            "kind": "SpeakerStatus",
+            "metadata": {"name": name},
+            "status": status,
+        });
+        within(self.objects.patch_status(name, &params, &Patch::Apply(&object))).await.map(drop)
+    }
+
+    /// The object without its status. It belongs to the Node object and is collected with it.
+    async fn object(&self) -> Result<serde_json::Value, WriteError> {
+        let name = self.node.as_str();
+        let uid = within(self.nodes.get_metadata_opt(name)).await?.and_then(|node| node.metadata.uid);
+        let owners: Vec<_> = uid
+            .into_iter()
+            .map(|uid| json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}))
+            .collect();
+        Ok(json!({
+            "apiVersion": "landfall.dev/v1beta1",
+            "kind": "SpeakerStatus",
+            "metadata": {"name": name, "ownerReferences": owners},
+        }))
+    }
+}
+
+async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+    timeout(REQUEST, request).await.map_err(|_| WriteError::Timeout)?.map_err(WriteError::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use landfall_core::elect::Holding;
+    use landfall_core::name::{Iface, ServiceKey};
+    use landfall_core::segment::Segments;
+
+    use super::*;
+    use crate::ownership::Peer;
+    use crate::view;
+
+    fn ports(owned: Owned, peers: Peers, state: KernelState) -> Ports {
+        Ports {
+            answering: watch::channel(Arc::new(owned)).1,
+            peers: watch::channel(Arc::new(peers)).1,
+            state: watch::channel(Arc::new(state)).1,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_tells_addresses_kernel_and_peers() {
+        let holding = |epoch| Holding { iface: Iface::new("eth0"), epoch };
+        let owned = Owned {
+            vips: BTreeMap::from([
+                ("192.0.2.100".parse().unwrap(), holding(3)),
+                ("2001:db8:50::100".parse().unwrap(), holding(4)),
+            ]),
+        };
+        let peer =
+            Peer { living: false, last_signal: tokio::time::Instant::now(), segments: Segments::default() };
+        let peers = Peers { nodes: BTreeMap::from([(NodeName::new("n2"), peer)]), ..Peers::default() };
+        let state = KernelState {
+            watermark: Some(view::Watermark { services: 7, slices: 9 }),
+            commits: 5,
+            refused: Some((vec![ServiceKey::new("shop", "web")], "no space".to_owned())),
+        };
+        let status = status(&ports(owned, peers, state));
+        assert_eq!(
+            serde_json::to_value(&status).unwrap(),
+            json!({
+                "owned": ["192.0.2.100@eth0#3", "2001:db8:50::100@eth0#4"],
+                "dataPath": {
+                    "watermark": {"services": "7", "endpointSlices": "9"},
+                    "generation": 5,
+                    "exceptions": [{"object": "shop/web", "reason": "the kernel refused: no space"}],
+                },
+                "peers": [{"node": "n2", "alive": false}],
+                "version": env!("CARGO_PKG_VERSION"),
+            })
+        );
+    }
+
+    #[test]
+    fn before_the_first_batch_there_is_nothing_to_tell() {
+        let none = ports(Owned::default(), Peers::default(), KernelState::default());
+        assert_eq!(status(&none).data_path, None);
+    }
+
+    #[test]
+    fn a_sign_of_life_of_a_peer_changes_nothing_in_the_status() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _guard = runtime.enter();
+        let at = |last_signal| {
+            let peer = Peer { living: true, last_signal, segments: Segments::default() };
+            let peers = Peers { nodes: BTreeMap::from([(NodeName::new("n2"), peer)]), ..Peers::default() };
+            status(&ports(Owned::default(), peers, KernelState::default()))
+        };
+        let now = tokio::time::Instant::now();
+        assert_eq!(at(now), at(now + Duration::from_secs(1)));
+    }
+}

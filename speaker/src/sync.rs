@@ -1,0 +1,310 @@
+//! The loop between what is known and what is done: reports of the watches go into the view, changed Services go
+//! to the data path, and what the data path has taken may be announced.
+//!
+//! The order is the point. An address is announced only after the kernel serves it; it leaves the kernel only
+//! after the announcer has let go of it, or after a moment's grace when that hangs. The first report is acted on
+//! at once; whatever comes while the kernel is busy goes into the next batch together.
+
+mod apply;
+mod holds;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use landfall_core::elect::{Owned, Wanted};
+use landfall_core::frontend::{Frontend, FrontendKey};
+use landfall_core::name::{Iface, NodeName, ServiceKey};
+use landfall_core::service::Service;
+use landfall_runtime::health::Pulse;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+pub use apply::{Applier, ApplierStopped};
+use holds::Holds;
+
+use crate::view::{View, Watermark};
+use crate::watch::Arrived;
+
+/// Batches that may wait for the data path: one, so that what comes while it works is taken together.
+pub const BATCHES: usize = 1;
+
+/// Results that may wait for the loop.
+pub const REPORTS: usize = 4;
+
+/// Announcements gained and lost that may wait to be told to users; more are counted and dropped.
+pub const TRANSITIONS: usize = 256;
+
+/// How often the loop shows that it is alive when nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A Service that changed.
+#[derive(Debug)]
+pub struct Change {
+    /// Which one.
+    pub key: ServiceKey,
+    /// Its addresses; none when it is to go.
+    pub vips: Vec<IpAddr>,
+    /// Its front ends on this node; `None` when it is to go.
+    pub frontends: Option<Vec<(FrontendKey, Frontend)>>,
+}
+
+/// Work for the data path.
+#[derive(Debug)]
+pub struct Batch {
+    /// The networks of this node's pods.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The Services that changed.
+    pub changes: Vec<Change>,
+    /// How much of the API the kernel has taken in after this batch.
+    pub watermark: Watermark,
+    /// When the oldest of the events behind it came.
+    pub since: Instant,
+}
+
+/// What became of the work.
+#[derive(Debug)]
+pub enum Report {
+    /// Everything handed over so far is in the kernel.
+    Committed {
+        /// The addresses of each Service of the batches.
+        vips: Vec<(ServiceKey, Vec<IpAddr>)>,
+        /// How much of the API that is.
+        watermark: Watermark,
+        /// Batches the kernel has taken since the start.
+        commits: u64,
+    },
+    /// The kernel refused; it is being tried again.
+    Refused {
+        /// The Services that are not in the kernel as they should be.
+        services: Vec<ServiceKey>,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// How far the kernel is, for the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelState {
+    /// How much of the API is in the kernel; `None` before the first batch.
+    pub watermark: Option<Watermark>,
+    /// Batches the kernel has taken since the start.
+    pub commits: u64,
+    /// The Services that are not in the kernel as they should be, and why.
+    pub refused: Option<(Vec<ServiceKey>, String)>,
+}
+
+/// An address that began or ceased to be announced from this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The Service that has the address.
+    pub service: ServiceKey,
+    /// The uid of that Service.
+    pub uid: Arc<str>,
+    /// The address.
+    pub addr: IpAddr,
+    /// The interface it is announced on from now on; `None`: it is not any more.
+    pub iface: Option<Iface>,
+}
+
+/// The channels of the loop.
+#[derive(Debug)]
+pub struct Ports {
+    /// In: reports of the watches.
+    pub arrived: mpsc::Receiver<Arrived>,
+    /// Out: work for the data path.
+    pub batches: mpsc::Sender<Batch>,
+    /// In: what became of it.
+    pub reports: mpsc::Receiver<Report>,
+    /// Out: what may be announced, by whom.
+    pub wanted: watch::Sender<Arc<Wanted>>,
+    /// In: what this node answers for.
+    pub answering: watch::Receiver<Arc<Owned>>,
+    /// Out: how far the kernel is.
+    pub state: watch::Sender<Arc<KernelState>>,
+    /// Out: addresses gained and lost.
+    pub transitions: mpsc::Sender<Transition>,
+}
+
+/// Why the loop stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("the other end of {0} is gone")]
+pub struct ChannelClosed(&'static str);
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Sync {
+    ports: Ports,
+    view: View,
+    /// Pod networks given by the user; they go before those of the Node object.
+    cluster_cidrs: Vec<IpNet>,
+    holds: Holds,
+    wanted: Arc<Wanted>,
+    published: bool,
+    answered: Arc<Owned>,
+    /// When the oldest event came that no batch contains yet.
+    oldest: Option<Instant>,
+    /// The pod networks of the last batch; `None` before the first, which carries everything.
+    sent_cidrs: Option<Vec<IpNet>>,
+    sent_watermark: Watermark,
+}
+
+impl Sync {
+    /// The loop of one node.
+    #[must_use]
+    pub fn new(node: NodeName, cluster_cidrs: Vec<IpNet>, ports: Ports) -> Self {
+        Self {
+            ports,
+            view: View::new(node),
+            cluster_cidrs,
+            holds: Holds::default(),
+            wanted: Arc::default(),
+            published: false,
+            answered: Arc::default(),
+            oldest: None,
+            sent_cidrs: None,
+            sent_watermark: Watermark::default(),
+        }
+    }
+
+    /// Runs until a channel closes.
+    pub async fn run(mut self, pulse: Pulse) -> Result<(), ChannelClosed> {
+        loop {
+            pulse.beat();
+            self.publish();
+            let work = self.has_work(Instant::now());
+            let wake = self.holds.next().unwrap_or_else(|| Instant::now() + HEARTBEAT);
+            tokio::select! {
+                arrived = self.ports.arrived.recv() => self.take_in(arrived.ok_or(ChannelClosed("the watches"))?),
+                report = self.ports.reports.recv() => {
+                    self.learn(report.ok_or(ChannelClosed("the data path's results"))?);
+                }
+                changed = self.ports.answering.changed() => {
+                    changed.map_err(|_| ChannelClosed("the announcer"))?;
+                    self.note_announcements();
+                }
+                free = free(&self.ports.batches), if work => {
+                    free?;
+                    self.hand_over();
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Takes in a report and everything else that has come by now.
+    fn take_in(&mut self, first: Arrived) {
+        self.oldest.get_or_insert(first.at);
+        self.view.apply(first.observed);
+        // As many as fit in the queue: a flood must not keep the kernel waiting for ever.
+        for _ in 0..crate::watch::QUEUE {
+            let Ok(more) = self.ports.arrived.try_recv() else { return };
+            self.view.apply(more.observed);
+        }
+    }
+
+    /// Says what may be announced, once everything that decides about it is known and in the kernel.
+    fn publish(&mut self) {
+        let started = self.ports.state.borrow().watermark.is_some();
+        if !started || !self.view.ready_to_announce() {
+            return;
+        }
+        if let Some(wanted) = self.view.take_plans() {
+            // The first one is sent even when it is empty: it says that this node takes part.
+            if !std::mem::replace(&mut self.published, true) || *self.wanted != wanted {
+                self.wanted = Arc::new(wanted);
+                self.ports.wanted.send_replace(Arc::clone(&self.wanted));
+            }
+        }
+    }
+
+    /// Whether there is something for the data path that need not wait.
+    fn has_work(&mut self, now: Instant) -> bool {
+        if !self.view.ready_to_program() {
+            return false;
+        }
+        let answering = self.ports.answering.borrow();
+        self.holds.update(now, self.view.dirty(), |key| {
+            // Another Service may go on announcing an address that this one loses: nothing to wait for then.
+            let announced =
+                |addr: &IpAddr| answering.vips.contains_key(addr) && !self.wanted.vips.contains_key(addr);
+            self.view.leaving(key).any(|addr| announced(&addr))
+        });
+        let cidrs = pod_cidrs(&self.view, &self.cluster_cidrs);
+        self.sent_cidrs.as_deref() != Some(cidrs) || self.view.dirty().any(|key| !self.holds.holds(key))
+    }
+
+    /// Gives the data path everything that changed and need not wait.
+    fn hand_over(&mut self) {
+        let keys = self.view.take_dirty(|key| self.holds.holds(key));
+        // With something held back, the kernel will not be as far as the view is.
+        if self.holds.is_empty() {
+            self.sent_watermark = self.view.watermark();
+        }
+        let pod_cidrs = pod_cidrs(&self.view, &self.cluster_cidrs).to_vec();
+        self.sent_cidrs = Some(pod_cidrs.clone());
+        let change = |key| {
+            let vips = self.view.service(&key).map(|service| service.vips.clone()).unwrap_or_default();
+            let frontends = self.view.frontends(&key);
+            Change { key, vips, frontends }
+        };
+        let batch = Batch {
+            pod_cidrs,
+            changes: keys.into_iter().map(change).collect(),
+            watermark: self.sent_watermark,
+            since: self.oldest.take().unwrap_or_else(Instant::now),
+        };
+        // There is room, as nobody else sends; a closed channel is noticed at the next turn.
+        let _ = self.ports.batches.try_send(batch);
+    }
+
+    fn learn(&mut self, report: Report) {
+        match report {
+            Report::Committed { vips, watermark, commits } => {
+                for (key, vips) in vips {
+                    self.view.set_programmed(key, &vips);
+                }
+                let state = KernelState { watermark: Some(watermark), commits, refused: None };
+                self.ports.state.send_replace(Arc::new(state));
+            }
+            Report::Refused { services, reason } => {
+                self.ports.state.send_modify(|state| {
+                    Arc::make_mut(state).refused = Some((services, reason));
+                });
+            }
+        }
+    }
+
+    /// Tells users which addresses this node has begun or ceased to announce.
+    fn note_announcements(&mut self) {
+        let now = Arc::clone(&self.ports.answering.borrow_and_update());
+        let before = std::mem::replace(&mut self.answered, Arc::clone(&now));
+        let gained = now.vips.iter().filter(|(addr, new)| before.vips.get(addr) != Some(new));
+        let lost = before.vips.keys().filter(|addr| !now.vips.contains_key(addr));
+        let changes = gained
+            .map(|(addr, holding)| (*addr, Some(holding.iface.clone())))
+            .chain(lost.map(|addr| (*addr, None)));
+        for (addr, iface) in changes {
+            tracing::info!(%addr, iface = iface.as_ref().map(tracing::field::display), "announcement changed");
+            // Full: users have enough to read, and the status tells the whole.
+            let Ok(permit) = self.ports.transitions.try_reserve() else { continue };
+            if let Some(Service { key, uid, .. }) = self.view.holder(addr) {
+                permit.send(Transition { service: key.clone(), uid: Arc::clone(uid), addr, iface });
+            }
+        }
+    }
+}
+
+/// The networks of this node's pods: those that the user gave, else those of the Node object.
+fn pod_cidrs<'a>(view: &'a View, given: &'a [IpNet]) -> &'a [IpNet] {
+    if given.is_empty() { view.pod_cidrs() } else { given }
+}
+
+/// Waits for room for a batch.
+async fn free(batches: &mpsc::Sender<Batch>) -> Result<(), ChannelClosed> {
+    batches.reserve().await.map(drop).map_err(|_| ChannelClosed("the data path"))
+}
+
+#[cfg(test)]
+mod tests;
