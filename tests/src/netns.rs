@@ -58,8 +58,29 @@ pub(crate) fn delete(netns: &str) -> Result<()> {
     command::run(command::tool("ip").args(["netns", "del", netns])).map(|_| ())
 }
 
+/// Makes a network namespace in which nothing depends on how the machine is set up: a new namespace takes over the
+/// IPv4 settings of the machine's own, which a distribution or a container engine may have changed.
 fn add(netns: &str) -> Result<()> {
-    command::run(command::tool("ip").args(["netns", "add", netns])).map(|_| ())
+    command::run(command::tool("ip").args(["netns", "add", netns]))?;
+    sysctl(
+        netns,
+        &[
+            ("ipv4/ip_forward", "0"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/conf/all/arp_ignore", "0"),
+            ("ipv4/conf/default/arp_ignore", "0"),
+            ("ipv4/conf/all/arp_announce", "0"),
+            ("ipv4/conf/default/arp_announce", "0"),
+            // No duplicate address detection: addresses are usable at once, and the plan has no duplicates.
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+        ],
+    )
+}
+
+fn forward(netns: &str) -> Result<()> {
+    sysctl(netns, &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])
 }
 
 /// Runs lines of `ip` commands inside a network namespace, in one process.
@@ -90,9 +111,6 @@ pub(crate) fn sysctl(netns: &str, values: &[(&str, &str)]) -> Result<()> {
 pub(crate) fn make_lan(lab: &LabName, families: Families) -> Result<()> {
     let netns = lab.netns(HostName::Router);
     add(&netns)?;
-    // No duplicate address detection: addresses are usable at once, and the plan has no duplicates. Bridged
-    // frames must not meet the router's own netfilter, which a host with br_netfilter loaded would make them.
-    sysctl(&netns, &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
     let mut lines = vec![
         "link set lo up".to_owned(),
         format!(
@@ -103,11 +121,12 @@ pub(crate) fn make_lan(lab: &LabName, families: Families) -> Result<()> {
     lines.extend(addresses(families, HostName::Router, "lan0"));
     lines.push("link set lan0 up".to_owned());
     ip_batch(&netns, &lines)?;
+    forward(&netns)?;
+    // Bridged frames must not meet the router's own netfilter, which a machine with br_netfilter loaded would
+    // make them.
     sysctl(
         &netns,
         &[
-            ("ipv4/ip_forward", "1"),
-            ("ipv6/conf/all/forwarding", "1"),
             ("bridge/bridge-nf-call-iptables", "0"),
             ("bridge/bridge-nf-call-ip6tables", "0"),
             ("bridge/bridge-nf-call-arptables", "0"),
@@ -120,7 +139,6 @@ pub(crate) fn make_lan(lab: &LabName, families: Families) -> Result<()> {
 pub(crate) fn make_host(lab: &LabName, families: Families, host: HostName, nodes: u8) -> Result<()> {
     let (lan, netns) = (lab.netns(HostName::Router), lab.netns(host));
     add(&netns)?;
-    sysctl(&netns, &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
     ip_batch(
         &lan,
         &[
@@ -141,7 +159,7 @@ pub(crate) fn make_host(lab: &LabName, families: Families, host: HostName, nodes
     }
     ip_batch(&netns, &lines)?;
     if matches!(host, HostName::Node(_)) {
-        sysctl(&netns, &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        forward(&netns)?;
     }
     Ok(())
 }

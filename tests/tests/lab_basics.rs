@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use landfall_lab::{Families, Fault, KubeProxy, Lab, LabName, Options, TestNs, checkout, wait};
+use landfall_lab::{Families, Fault, KubeProxy, Lab, LabName, Options, TestNs, Toolchain, checkout, wait};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -23,10 +23,14 @@ fn options(suffix: &str) -> Options {
 
 /// A pod of the hello program on a given node.
 fn hello(name: &str, node: &str) -> String {
+    pod(name, node, "gcr.io/google-samples/node-hello:1.0")
+}
+
+fn pod(name: &str, node: &str, image: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},
             "spec": {{"nodeName": "{node}", "terminationGracePeriodSeconds": 0, "containers": [{{
-            "name": "hello", "image": "gcr.io/google-samples/node-hello:1.0", "imagePullPolicy": "Always"}}]}}}}"#
+            "name": "hello", "image": "{image}", "imagePullPolicy": "Always"}}]}}}}"#
     )
 }
 
@@ -104,6 +108,29 @@ fn a_pod_is_pulled_runs_and_answers_logs_and_exec_in_both_families() {
     ] {
         assert!(report.contains(part), "the report on a failure shows {part}: {report}");
     }
+}
+
+#[test]
+fn equal_image_paths_at_two_registries_are_two_images_and_a_missing_one_is_said() {
+    let ns = lab().namespace("basics-images").unwrap();
+    let images = Toolchain::find(&checkout().unwrap()).unwrap().images;
+    let names = ["registry.example/same/path:1", "other.example:8443/same/path:1"];
+    for (archive, name) in images.iter().zip(names) {
+        assert_eq!(lab().push(archive, Some(name)).unwrap(), name);
+    }
+    for (pod_name, image) in [("first", names[0]), ("second", names[1]), ("third", "quay.io/not/there:1")] {
+        ns.apply(&pod(pod_name, "n2", image)).unwrap();
+    }
+    let addresses = ready_pod(lab(), ns.name(), "first", |_| true);
+    assert!(hello_from(lab(), "client", addresses[0]).contains("pod: first"));
+    ready_pod(lab(), ns.name(), "second", |_| true);
+    let refused = ns.kubectl(&["exec", "second", "--", "/hello", "name"]).unwrap_err().to_string();
+    assert!(refused.contains("/hello"), "the second image is another one: {refused}");
+    let events = wait::until_seen(SOON, "the failed pull in an event", || {
+        let events = ns.kubectl(&["get", "events", "--field-selector=involvedObject.name=third"]).unwrap();
+        if events.contains("not found") { Ok(events) } else { Err(events) }
+    });
+    assert!(events.unwrap().contains("quay.io/not/there:1"));
 }
 
 #[test]
