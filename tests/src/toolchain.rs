@@ -18,6 +18,9 @@ use crate::command;
 use crate::error::{Doing, Error, Result, last_lines};
 use crate::oci;
 
+/// How the names of scratch folders in the cache begin.
+const UNFINISHED: &str = ".unfinished-";
+
 /// Counts up when the way of building changes, so that caches of the old way are not used.
 const RECIPE: &str = "1";
 
@@ -117,6 +120,7 @@ impl Toolchain {
             say("another `lab build` is at work; waiting for it");
             lock.lock().doing(|| format!("lock {}", lock_path.display()))?;
         }
+        places.clear_unfinished()?;
         let begin = Instant::now();
         for (number, component) in (1..).zip(&COMPONENTS) {
             let title = format!("[{number}/{}] {}", COMPONENTS.len(), component.name);
@@ -181,11 +185,22 @@ impl Places {
         }
     }
 
+    /// Removes what a build that was killed left; the caller holds the lock.
+    fn clear_unfinished(&self) -> Result<()> {
+        let read = fs::read_dir(&self.cache).doing(|| format!("read {}", self.cache.display()))?;
+        for entry in
+            read.flatten().filter(|e| e.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()))
+        {
+            fs::remove_dir_all(entry.path()).doing(|| format!("remove {}", entry.path().display()))?;
+        }
+        Ok(())
+    }
+
     /// Builds into a scratch folder of the cache and renames it into place, so that a build that was cut off
     /// leaves nothing that looks whole.
     fn build(&self, component: &Component, progress: &mut dyn FnMut(&str)) -> Result<()> {
         let scratch = tempfile::Builder::new()
-            .prefix(".unfinished-")
+            .prefix(UNFINISHED)
             .tempdir_in(&self.cache)
             .doing(|| format!("create a folder in {}", self.cache.display()))?;
         let out = scratch.path().join("out");
