@@ -30,7 +30,7 @@ const NODES_WITHIN: Duration = Duration::from_secs(90);
 pub struct Options {
     /// Its name; labs of different names run side by side.
     pub name: LabName,
-    /// Number of nodes, 1 to [`MAX_NODES`].
+    /// Number of nodes, 1 to 50.
     pub nodes: u8,
     /// Who serves the cluster's Service addresses.
     pub kube_proxy: KubeProxy,
