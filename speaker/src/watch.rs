@@ -175,6 +175,7 @@ where
     let mut events = connect();
     let mut list = Listing::default();
     let mut contact = Contact::default();
+    let mut broken = false;
     loop {
         let event = tokio::select! {
             event = events.next() => event.ok_or(WatchError::Ended(kind))?,
@@ -189,13 +190,19 @@ where
         };
         let report = match event {
             Ok(event) => {
+                broken = false;
                 watches.metrics.watch_event(kind);
                 list.report(event, &mut take)
             }
             Err(error) => {
                 contact.restarted = true;
                 watches.metrics.watch_error(kind);
-                tracing::warn!(?kind, %error, "watch broken, starting again");
+                // Said once for each time it breaks: an outage has hundreds of failed attempts.
+                if std::mem::replace(&mut broken, true) {
+                    tracing::debug!(?kind, %error, "watch still broken");
+                } else {
+                    tracing::warn!(?kind, %error, "watch broken, trying again until it works");
+                }
                 None
             }
         };

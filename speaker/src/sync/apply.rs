@@ -231,3 +231,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;
