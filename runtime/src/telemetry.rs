@@ -40,9 +40,13 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// The Kubernetes client reports every failed request at level error by itself, which during an outage of the API
+/// server is several lines a second; whoever sent the request reports it better. A filter of the user goes before.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// Sets up logging for the whole process, to standard error. Call it once, first.
 pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&args.log)
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log))
         .map_err(|source| TelemetryError::Filter { filter: args.log.clone(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
