@@ -50,7 +50,7 @@ impl Desired {
             }
             None => format!("{addr}, which is in no pool any more and stays with this Service"),
         };
-        let has = format!("has {}", homes.iter().map(show).collect::<Vec<_>>().join(" and "));
+        let has = homes.iter().map(show).collect::<Vec<_>>().join(" and ");
         let (reason, message) = match &grant.lacking {
             Some(denied) if grant.addresses.len() < families.list().len() => {
                 (given::SECOND_FAMILY, format!("{has}; {denied}"))

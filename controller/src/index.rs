@@ -329,10 +329,24 @@ impl Index {
         self.lost = lost;
         for (key, entry) in &mut self.services {
             let held = self.ledger.held(key);
-            entry.granted = entry.seen.ingress.iter().copied().filter(|addr| held.contains(addr)).collect();
+            entry.granted = adoptable(&entry.seen, &self.pools).filter(|addr| held.contains(addr)).collect();
             self.due.insert((entry.seen.created, key.clone()));
         }
         self.started = true;
+        self.hold_the_rest();
+    }
+
+    /// Addresses that stand in a status and are to be taken out of it (of a family no longer wanted, of a Service
+    /// no longer ours) are nobody else's until they are out.
+    fn hold_the_rest(&mut self) {
+        for (key, entry) in &self.services {
+            for addr in &entry.seen.ingress {
+                if entry.seen.has_trace() && self.ledger.holder(*addr).is_none() {
+                    // Nobody holds it: this cannot fail.
+                    let _ = self.ledger.take(&self.pools, key, *addr);
+                }
+            }
+        }
     }
 
     /// Takes over addresses that stand in the status of a Service which was given none by us.
@@ -372,9 +386,8 @@ impl Index {
             entry.denied = None;
             self.waiting.remove(&place);
             let write = decision::clear(&entry.seen);
-            if !self.ledger.release_all(&self.pools, key).is_empty() {
-                self.wake = true;
-            }
+            // What stands in its status stays taken until that is cleared: it may become ours again before.
+            self.settle(key);
             return write;
         };
         if entry.seen.deleting {

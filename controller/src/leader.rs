@@ -28,6 +28,8 @@ const RENEW: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(250);
 /// How long after the start of its last renewal a leader believes in itself.
 const DEADLINE: Duration = Duration::from_millis(3_400);
+/// Of failures in a row, the first and then each of these is logged.
+const SAY_EVERY: u32 = 20;
 /// The longest a request takes: what is sent before the deadline is over before the Lease is.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -126,6 +128,7 @@ impl Candidate {
     /// Waits until this replica is the leader. `reached` is called whenever the API server has answered.
     pub async fn acquire(&mut self, reached: impl Fn()) -> Term {
         let mut rival = Rival::default();
+        let mut failures = 0_u32;
         loop {
             let started = Instant::now();
             match self.attempt(&mut rival).await {
@@ -134,8 +137,17 @@ impl Candidate {
                     tracing::info!(identity = self.identity, "leading");
                     return Term::new(started + DEADLINE);
                 }
-                Ok(false) => reached(),
-                Err(error) => tracing::warn!(%error, "cannot stand for leader"),
+                Ok(false) => {
+                    failures = 0;
+                    reached();
+                }
+                Err(error) => {
+                    if failures.is_multiple_of(SAY_EVERY) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "cannot stand for leader, trying on");
+                    }
+                    failures = failures.wrapping_add(1);
+                }
             }
             tokio::time::sleep_until(started + RENEW / 2).await;
         }
@@ -202,7 +214,8 @@ impl Candidate {
                     next = started + RENEW;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot renew the leader's Lease");
+                    let reason = &error as &dyn std::error::Error;
+                    tracing::warn!(error = reason, "cannot renew the leader's Lease");
                     if let Some(holder) = self.other_holder().await {
                         term.extend(Instant::now());
                         return LeaderError::Taken(holder);
@@ -248,7 +261,10 @@ impl Candidate {
             send::request(REQUEST_TIMEOUT, self.api.replace(NAME, &PostParams::default(), lease)).await;
         match result {
             Ok(_) => tracing::info!("gave up leading"),
-            Err(error) => tracing::warn!(%error, "cannot give up the leader's Lease"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "cannot give up the leader's Lease");
+            }
         }
     }
 }
@@ -292,7 +308,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_by_itself() {
         let term = Term::new(Instant::now() + DEADLINE);
-        tokio::time::advance(DEADLINE - Duration::from_millis(1)).await;
+        tokio::time::advance(DEADLINE.saturating_sub(Duration::from_millis(1))).await;
         assert!(term.lasts());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!term.lasts());
