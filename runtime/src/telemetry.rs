@@ -40,9 +40,10 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// The Kubernetes client reports every failed request at level error by itself, which during an outage of the API
-/// server is several lines a second; whoever sent the request reports it better. A filter of the user goes before.
-const QUIET: &str = "kube_client::client::builder=off";
+/// The Kubernetes client reports every failed request and every broken watch by itself, which during an outage of
+/// the API server is several lines a second; whoever sent the request reports it better. A filter of the user goes
+/// before.
+const QUIET: &str = "kube_client::client=off";
 
 /// Sets up logging for the whole process, to standard error. Call it once, first.
 pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
