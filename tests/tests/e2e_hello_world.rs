@@ -151,7 +151,7 @@ fn a_full_pool_refuses_and_serves_as_soon_as_an_address_is_free() {
     ns.apply(HELLO).unwrap();
     let ip = external_ip(&ns, "hello-world");
     ns.apply(&service_yaml("second", "{}", "")).unwrap();
-    let message = wait_refused(&ns, "second", "PoolExhausted");
+    let message = wait_refused(&ns, "second", "PoolsFull");
     assert!(message.contains("full-pool"), "names the pool: {message}");
     ns.kubectl(&["delete", "service", "hello-world"]).unwrap();
     assert_eq!(external_ip(&ns, "second"), ip);
@@ -165,7 +165,7 @@ fn a_requested_address_outside_every_pool_is_refused_until_a_pool_has_it() {
     let pool = Pool::new("requested", &["192.0.2.118/32"]);
     ns.apply(HELLO).unwrap();
     ns.apply(&service_yaml("wish", r#"{"landfall.dev/addresses": "192.0.2.119"}"#, "")).unwrap();
-    let message = wait_refused(&ns, "wish", "AddressNotInPool");
+    let message = wait_refused(&ns, "wish", "AddressOutsidePools");
     assert!(message.contains("192.0.2.119"), "{message}");
     ns.apply(&service_yaml("legacy", "{}", "  loadBalancerIP: 192.0.2.118\n")).unwrap();
     let message = wait_refused(&ns, "legacy", "AddressInUse");
