@@ -71,7 +71,7 @@ pub struct DataPath<K> {
     books: Option<Books>,
     seen: Option<Inspection>,
     /// Connections to delete once the kernel no longer makes new ones.
-    gone: Vec<Flows>,
+    gone: BTreeSet<Flows>,
 }
 
 impl<K: Kernel> DataPath<K> {
@@ -88,7 +88,7 @@ impl<K: Kernel> DataPath<K> {
             dirty: BTreeSet::new(),
             books: None,
             seen: None,
-            gone: Vec::new(),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -296,10 +296,11 @@ impl<K: Kernel> DataPath<K> {
 
     /// Deletes connections to endpoints that are gone. That it fails does not undo the commit.
     fn forget(&mut self) {
-        for flows in mem::take(&mut self.gone) {
-            if let Err(error) = self.kernel.forget(flows) {
-                tracing::warn!(front = %flows.front, endpoint = %flows.endpoint.addr, %error, "cannot delete connections to an endpoint that is gone");
-            }
+        let gone = mem::take(&mut self.gone);
+        if !gone.is_empty()
+            && let Err(error) = self.kernel.forget(&gone)
+        {
+            tracing::warn!(%error, flows = gone.len(), "cannot delete connections to endpoints that are gone");
         }
     }
 }

@@ -329,8 +329,8 @@ impl Kernel for FakeKernel {
         self.flags
     }
 
-    fn forget(&mut self, flows: Flows) -> Result<(), ApplyError> {
-        self.forgotten.push(flows);
+    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
+        self.forgotten.extend(flows);
         Ok(())
     }
 }

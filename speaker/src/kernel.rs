@@ -3,6 +3,7 @@
 //! [`crate::nft::Kernel`] is the real one, [`crate::fake::FakeKernel`] keeps the same rules in memory; one suite of
 //! tests holds both to the same contract.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::nft::conntrack::Flows;
@@ -19,8 +20,8 @@ pub trait Kernel {
     /// The flags the kernel takes for a table: those that keep others from changing it, or none.
     fn table_flags(&self) -> TableFlags;
 
-    /// Forgets the connections of a front end that lead to one endpoint; how many is not told. None is no error.
-    fn forget(&mut self, flows: Flows) -> Result<(), ApplyError>;
+    /// Forgets connections of front ends that lead to certain endpoints; how many is not told. None is no error.
+    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError>;
 }
 
 /// A batch that the kernel has taken.

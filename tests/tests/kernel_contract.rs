@@ -2,6 +2,7 @@
 //!
 //! Root is needed for the real one; without it the tests fail.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::resume_unwind;
 use std::thread;
@@ -338,7 +339,7 @@ fn forgetting_connections_that_are_not_there_is_no_error() {
             let port = std::num::NonZeroU16::new(53).unwrap();
             let front = FrontendKey { addr: vip.parse().unwrap(), protocol: Protocol::Udp, port };
             let endpoint = Target { addr: pod.parse().unwrap(), port };
-            kernel.forget(Flows { front, endpoint }).unwrap();
+            kernel.forget(&BTreeSet::from([Flows { front, endpoint }])).unwrap();
         }
     });
 }

@@ -1,26 +1,35 @@
-//! Deleting entries of the connection table by exact tuple.
+//! Deleting entries of the connection table.
 //!
 //! A UDP flow whose endpoint is gone would stay translated to it for as long as its client keeps sending. The
-//! kernel compares only the fields named by a filter (`CTA_FILTER`, Linux 5.8) and deletes all that match.
+//! entries of some ports are listed, compared here with what is to go, and deleted one by one by their exact tuple.
+//! The kernel can delete by a partial tuple in one request (`CTA_FILTER`), but must not be asked to: for IPv6 its
+//! comparison of addresses is the wrong way round (`ctnetlink_filter_match_tuple`), and the request would delete
+//! the flows of everybody else. A filter on protocol and ports is sound in both families and keeps the list short.
+//!
 //! Numbers: `linux/netfilter/nfnetlink_conntrack.h`; filter bits: `net/netfilter/nf_conntrack_netlink.c`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use landfall_core::addr::Family;
 use landfall_core::endpoints::Target;
 use landfall_core::frontend::FrontendKey;
+use landfall_core::service::Protocol;
 
 use super::encode::nfproto;
-use super::wire::{Header, NLM_F_ACK, Writer};
+use super::wire::{Attrs, FAMILY_HEADER, Header, Messages, NLM_F_ACK, NLM_F_DUMP, Writer, array};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, `_GET` and `_DELETE`.
+const CT_NEW: u16 = 1 << 8;
+const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
-/// With this version the kernel honours the family in the message (`ctnetlink_del_conntrack`).
-const HONOUR_FAMILY: u8 = 1;
 
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IP_V4_SRC: u16 = 1;
@@ -30,12 +39,9 @@ const IP_V6_DST: u16 = 4;
 const PROTO_NUM: u16 = 1;
 const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
-const FILTER: u16 = 25;
 const FILTER_ORIG: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// `CTA_FILTER_F_*`: which fields of a tuple count.
-const F_IP_SRC: u32 = 1;
-const F_IP_DST: u32 = 1 << 1;
 const F_PROTO_NUM: u32 = 1 << 3;
 const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
@@ -49,78 +55,218 @@ pub struct Flows {
     pub endpoint: Target,
 }
 
-/// The request that deletes them; it ends with "not found" when there are none.
+/// A list of entries that has to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listing {
+    family: Family,
+    protocol: Protocol,
+    /// The ports all entries have, if they are the same: that of the front end, and that of the endpoint.
+    ports: Option<(NonZeroU16, NonZeroU16)>,
+}
+
+/// The lists that hold all these flows: one pass over the table for each family and protocol, however many flows.
 #[must_use]
-pub fn delete(flows: Flows) -> Vec<u8> {
-    let header = Header {
-        kind: CT_DELETE,
-        flags: NLM_F_ACK,
-        seq: 1,
-        family: nfproto(Family::of(flows.front.addr)),
-        version: HONOUR_FAMILY,
-        resource: 0,
-    };
-    let protocol = flows.front.protocol.number();
+pub fn listings(flows: &BTreeSet<Flows>) -> Vec<Listing> {
+    let mut made: Vec<Listing> = Vec::new();
+    for found in flows {
+        let (family, protocol) = (found.front.family(), found.front.protocol);
+        let ports = Some((found.front.port, found.endpoint.port));
+        match made.iter_mut().find(|listing| listing.family == family && listing.protocol == protocol) {
+            Some(listing) if listing.ports != ports => listing.ports = None,
+            Some(_) => {}
+            None => made.push(Listing { family, protocol, ports }),
+        }
+    }
+    made
+}
+
+/// The request for a list.
+#[must_use]
+pub fn list(listing: &Listing) -> Vec<u8> {
+    let number = listing.protocol.number();
     let mut writer = Writer::default();
-    writer.message(header, |w| {
-        w.nest(TUPLE_ORIG, |w| {
-            w.nest(TUPLE_IP, |w| address(w, flows.front.addr, IP_V4_DST, IP_V6_DST));
-            w.nest(TUPLE_PROTO, |w| port(w, protocol, PROTO_DST_PORT, flows.front.port));
-        });
-        w.nest(TUPLE_REPLY, |w| {
-            w.nest(TUPLE_IP, |w| address(w, flows.endpoint.addr, IP_V4_SRC, IP_V6_SRC));
-            w.nest(TUPLE_PROTO, |w| port(w, protocol, PROTO_SRC_PORT, flows.endpoint.port));
-        });
+    writer.message(header(CT_GET, NLM_F_DUMP, nfproto(listing.family)), |w| {
+        let (to, from) = listing.ports.unzip();
+        for (tuple, port, kind) in [(TUPLE_ORIG, to, PROTO_DST_PORT), (TUPLE_REPLY, from, PROTO_SRC_PORT)] {
+            w.nest(tuple, |w| {
+                w.nest(TUPLE_PROTO, |w| {
+                    w.attr(PROTO_NUM, &[number]);
+                    if let Some(port) = port {
+                        w.attr(kind, &port.get().to_be_bytes());
+                    }
+                });
+            });
+        }
         w.nest(FILTER, |w| {
+            let with = |port: Option<NonZeroU16>, flag| F_PROTO_NUM | port.map_or(0, |_| flag);
             // The only numbers of this subsystem in host byte order.
-            w.attr(FILTER_ORIG, &(F_IP_DST | F_PROTO_NUM | F_PROTO_DST_PORT).to_ne_bytes());
-            w.attr(FILTER_REPLY, &(F_IP_SRC | F_PROTO_NUM | F_PROTO_SRC_PORT).to_ne_bytes());
+            w.attr(FILTER_ORIG, &with(to, F_PROTO_DST_PORT).to_ne_bytes());
+            w.attr(FILTER_REPLY, &with(from, F_PROTO_SRC_PORT).to_ne_bytes());
         });
     });
     writer.into_bytes()
 }
 
-fn address(w: &mut Writer, addr: IpAddr, v4: u16, v6: u16) {
-    match addr {
-        IpAddr::V4(addr) => w.attr(v4, &addr.octets()),
-        IpAddr::V6(addr) => w.attr(v6, &addr.octets()),
+/// The requests that delete those entries in a part of a list that belong to `flows`. Each names the entry's tuple,
+/// zone and number, so that another entry that has meanwhile taken its place is left alone.
+#[must_use]
+pub fn deletions(list: &[u8], flows: &BTreeSet<Flows>) -> Vec<Vec<u8>> {
+    let entries = Messages::new(list).filter(|message| message.kind == CT_NEW);
+    entries
+        .filter_map(|message| {
+            let family = *message.body.first()?;
+            let attrs = Attrs::new(message.body.get(FAMILY_HEADER..)?);
+            flows.contains(&flows_of(&attrs)?).then(|| delete(family, &attrs)).flatten()
+        })
+        .collect()
+}
+
+fn flows_of(attrs: &Attrs<'_>) -> Option<Flows> {
+    let (orig, reply) = (attrs.nest(TUPLE_ORIG)?, attrs.nest(TUPLE_REPLY)?);
+    let protocol = orig.nest(TUPLE_PROTO)?.find(PROTO_NUM)?.first().copied();
+    Some(Flows {
+        front: FrontendKey {
+            addr: address(&orig, IP_V4_DST, IP_V6_DST)?,
+            protocol: Protocol::from_number(protocol?)?,
+            port: port(&orig, PROTO_DST_PORT)?,
+        },
+        endpoint: Target {
+            addr: address(&reply, IP_V4_SRC, IP_V6_SRC)?,
+            port: port(&reply, PROTO_SRC_PORT)?,
+        },
+    })
+}
+
+fn address(tuple: &Attrs<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
+    let ip = tuple.nest(TUPLE_IP)?;
+    match (ip.find(v4), ip.find(v6)) {
+        (Some(addr), _) => array::<4>(addr, 0).map(IpAddr::from),
+        (None, Some(addr)) => array::<16>(addr, 0).map(IpAddr::from),
+        (None, None) => None,
     }
 }
 
-fn port(w: &mut Writer, protocol: u8, kind: u16, port: NonZeroU16) {
-    w.attr(PROTO_NUM, &[protocol]);
-    w.attr(kind, &port.get().to_be_bytes());
+fn port(tuple: &Attrs<'_>, kind: u16) -> Option<NonZeroU16> {
+    let port = array(tuple.nest(TUPLE_PROTO)?.find(kind)?, 0)?;
+    NonZeroU16::new(u16::from_be_bytes(port))
+}
+
+fn delete(family: u8, entry: &Attrs<'_>) -> Option<Vec<u8>> {
+    let tuple = entry.find(TUPLE_ORIG)?;
+    let mut writer = Writer::default();
+    writer.message(header(CT_DELETE, NLM_F_ACK, family), |w| {
+        w.nested(TUPLE_ORIG, tuple);
+        for kind in [ZONE, ID] {
+            if let Some(data) = entry.find(kind) {
+                w.attr(kind, data);
+            }
+        }
+    });
+    Some(writer.into_bytes())
+}
+
+const fn header(kind: u16, flags: u16, family: u8) -> Header {
+    Header { kind, flags, seq: 1, family, version: 0, resource: 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_core::service::Protocol;
+    use proptest::prelude::*;
 
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_deletion_names_both_tuples_and_what_counts() {
-        let flows = |front: &str, endpoint: &str| Flows {
+    fn flows(front: &str, front_port: u16, endpoint: &str, endpoint_port: u16) -> Flows {
+        let port = |number| NonZeroU16::new(number).unwrap();
+        Flows {
             front: FrontendKey {
                 addr: front.parse().unwrap(),
                 protocol: Protocol::Udp,
-                port: NonZeroU16::new(80).unwrap(),
+                port: port(front_port),
             },
-            endpoint: Target { addr: endpoint.parse().unwrap(), port: NonZeroU16::new(8080).unwrap() },
+            endpoint: Target { addr: endpoint.parse().unwrap(), port: port(endpoint_port) },
+        }
+    }
+
+    /// An entry as the kernel lists it: a client's flow to a front end, translated to an endpoint and masqueraded.
+    fn entry(found: Flows, client: &str, node: &str, id: u32) -> Vec<u8> {
+        let tuple = |w: &mut Writer, kind, src: (IpAddr, u16), dst: (IpAddr, u16)| {
+            w.nest(kind, |w| {
+                w.nest(TUPLE_IP, |w| match (src.0, dst.0) {
+                    (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                        w.attr(IP_V4_SRC, &src.octets());
+                        w.attr(IP_V4_DST, &dst.octets());
+                    }
+                    (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                        w.attr(IP_V6_SRC, &src.octets());
+                        w.attr(IP_V6_DST, &dst.octets());
+                    }
+                    _ => panic!("one family"),
+                });
+                w.nest(TUPLE_PROTO, |w| {
+                    w.attr(PROTO_NUM, &[found.front.protocol.number()]);
+                    w.attr(PROTO_SRC_PORT, &src.1.to_be_bytes());
+                    w.attr(PROTO_DST_PORT, &dst.1.to_be_bytes());
+                });
+            });
         };
-        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut writer = Writer::default();
+        writer.message(header(CT_NEW, 0, nfproto(found.front.family())), |w| {
+            let client = (client.parse().unwrap(), 40_000);
+            tuple(w, TUPLE_ORIG, client, (found.front.addr, found.front.port.get()));
+            let endpoint = (found.endpoint.addr, found.endpoint.port.get());
+            tuple(w, TUPLE_REPLY, endpoint, (node.parse().unwrap(), 50_000));
+            w.be32(ID, id);
+        });
+        writer.into_bytes()
+    }
+
+    #[test]
+    fn only_the_flows_of_the_front_end_to_the_endpoint_are_deleted() {
+        for (vip, other_vip, pod, other_pod, client, node) in [
+            ("192.0.2.100", "192.0.2.101", "10.244.1.2", "10.244.1.3", "192.0.2.200", "192.0.2.11"),
+            ("2001:db8::100", "2001:db8::101", "fd00::2", "fd00::3", "2001:db8::200", "2001:db8::11"),
+        ] {
+            let gone = flows(vip, 53, pod, 5353);
+            let list: Vec<u8> = [
+                flows(other_vip, 53, pod, 5353),
+                flows(vip, 54, pod, 5353),
+                gone,
+                flows(vip, 53, other_pod, 5353),
+                flows(vip, 53, pod, 5354),
+            ]
+            .into_iter()
+            .zip(1..)
+            .flat_map(|(found, id)| entry(found, client, node, id))
+            .collect();
+            let requests = deletions(&list, &BTreeSet::from([gone]));
+            let [request] = requests.as_slice() else { panic!("{requests:?}") };
+            let message = Messages::new(request).next().unwrap();
+            let attrs = Attrs::new(&message.body[FAMILY_HEADER..]);
+            assert_eq!((message.kind, attrs.be32(ID)), (CT_DELETE, Some(3)));
+            assert_eq!(address(&attrs.nest(TUPLE_ORIG).unwrap(), IP_V4_SRC, IP_V6_SRC), client.parse().ok());
+        }
+    }
+
+    #[test]
+    fn ports_filter_only_while_they_are_the_same_for_all() {
+        let v4 = flows("192.0.2.100", 53, "10.244.1.2", 5353);
+        let ports = |flows: &[Flows]| -> Vec<bool> {
+            listings(&flows.iter().copied().collect()).iter().map(|listing| listing.ports.is_some()).collect()
+        };
+        assert_eq!(ports(&[v4]), [true]);
+        assert_eq!(ports(&[v4, flows("192.0.2.101", 53, "10.244.1.3", 5353)]), [true]);
+        assert_eq!(ports(&[v4, flows("192.0.2.101", 54, "10.244.1.3", 5353)]), [false]);
         assert_eq!(
-            hex(delete(flows("192.0.2.1", "10.244.1.2"))),
-            "7000000002010500010000000000000002010000\
-             240001800c000180080002"
-                .to_owned()
-                + "00c0000201140002800500010011000000060003000050000024000280\
-                   0c000180080001000af401021400028005000100110000000600020\
-                   01f9000001400198008000100\
-                   2a0000000800020019000000"
+            ports(&[v4, flows("2001:db8::1", 54, "fd00::3", 5353)]),
+            [true, true],
+            "each family by itself"
         );
-        let v6 = delete(flows("2001:db8::1", "fd00::2"));
-        assert_eq!(v6.get(16), Some(&10), "the family is IPv6");
-        assert_eq!(v6.len(), 0x70 + 2 * 12, "two addresses that are twelve bytes longer");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let wanted = BTreeSet::from([flows("192.0.2.100", 53, "10.244.1.2", 5353)]);
+            prop_assert!(deletions(&bytes, &wanted).len() <= bytes.len() / 16);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! when we look, and silence means that it was taken. The socket is never closed in between: closing one after
 //! something was deleted waits for the kernel to be done with it, and would give up the ownership of the table.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -109,13 +110,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Hands the waiting answers to `see` until there is none left.
-    fn drain(&mut self, mut see: impl FnMut(Reply)) -> Result<(), Errno> {
+    /// Hands what the kernel has sent to `see`, datagram by datagram, until nothing is waiting. A list is made by
+    /// the kernel while it is received, so this ends at its end.
+    fn receive(&mut self, mut see: impl FnMut(&[u8])) -> Result<(), Errno> {
         loop {
             self.answer.clear();
             self.answer.reserve(ANSWER);
             match self.socket.recv(&mut self.answer, MsgFlags::MSG_DONTWAIT.bits()) {
-                Ok(_) => replies(&self.answer).for_each(&mut see),
+                Ok(_) => see(&self.answer),
                 Err(error) => match errno_of(&error) {
                     Errno::EAGAIN => return Ok(()),
                     Errno::EINTR => {}
@@ -123,6 +125,11 @@ impl Kernel {
                 },
             }
         }
+    }
+
+    /// Hands the waiting answers to `see` until there is none left.
+    fn drain(&mut self, mut see: impl FnMut(Reply)) -> Result<(), Errno> {
+        self.receive(|bytes| replies(bytes).for_each(&mut see))
     }
 
     /// Asks one question and returns the first answer that `pick` wants, or the error the kernel ended it with.
@@ -221,12 +228,22 @@ impl kernel::Kernel for Kernel {
         self.flags
     }
 
-    fn forget(&mut self, flows: Flows) -> Result<(), ApplyError> {
-        let pick = |reply| matches!(reply, Reply::Ended { errno: 0, .. }).then_some(());
-        match self.ask(&conntrack::delete(flows), "the connections of an endpoint", pick)? {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(ApplyError::Receive(errno.into())),
+    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
+        for listing in conntrack::listings(flows) {
+            self.send(&conntrack::list(&listing), 1)?;
+            let mut deletions = Vec::new();
+            self.receive(|bytes| deletions.append(&mut conntrack::deletions(bytes, flows)))
+                .map_err(|errno| ApplyError::Receive(errno.into()))?;
+            for deletion in deletions {
+                let pick = |reply| matches!(reply, Reply::Ended { errno: 0, .. }).then_some(());
+                match self.ask(&deletion, "the end of a connection", pick)? {
+                    // It may have ended by itself meanwhile.
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(ApplyError::Receive(errno.into())),
+                }
+            }
         }
+        Ok(())
     }
 }
 

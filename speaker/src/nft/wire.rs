@@ -103,6 +103,11 @@ impl Writer {
         self.close(start);
     }
 
+    /// Writes an attribute that contains attributes which have been read elsewhere.
+    pub fn nested(&mut self, kind: u16, attributes: &[u8]) {
+        self.attr(kind | NLA_F_NESTED, attributes);
+    }
+
     /// Writes a number in network byte order, as netfilter wants its numbers.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_be_bytes());
