@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::capture::ArpFrame;
 use crate::error::Result;
 use crate::lab::{Lab, Options};
 use crate::plan::mac_text;
