@@ -1,6 +1,7 @@
 //! Ownership as a whole: several nodes with the real decision, an API server that can fail, and faults. Everything
 //! runs on simulated time.
 
+#[cfg(test)]
 mod sim;
 
 use std::collections::BTreeSet;
@@ -8,11 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sim::{Fault, Sim, secs};
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
+use sim::{Fault, Sim, ip, secs};
 
 fn vips() -> Vec<IpAddr> {
     let v4 = (100..116).map(|n| ip(&format!("192.0.2.{n}")));
@@ -79,7 +76,7 @@ fn a_new_speaker_believes_the_others_about_who_is_dead() {
     sim.fault(Fault::Stop(0));
     sim.run(secs(8));
     sim.fault(Fault::Stop(1));
-    sim.run(Duration::from_millis(1000));
+    sim.run(secs(1));
     sim.fault(Fault::Start(1));
     sim.run(Duration::from_millis(1500));
     // Node 0 has been dead all the time: what node 1 wins without it must not wait for its own judgement.
@@ -134,7 +131,7 @@ fn a_node_that_was_cut_off_goes_silent_as_soon_as_it_is_back() {
         assert_eq!(sim.ownership(), before, "and then has its own again");
         // Gained anew, so announced anew: the clients have learnt the other's hardware address in the meantime.
         assert_eq!(sim.gains()[1], gains + mine.len());
-        let overlap = sim.last_overlap().unwrap() - healed;
+        let overlap = sim.last_overlap().unwrap().saturating_sub(healed);
         assert!(overlap < Duration::from_millis(500), "two holders for {overlap:?} after the heal");
     }
 }
@@ -201,7 +198,7 @@ fn faults() -> impl Strategy<Value = Vec<(u64, Fault)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn whatever_happens_two_nodes_hold_an_address_only_around_a_cut(

@@ -17,6 +17,10 @@ const RETRY: Duration = Duration::from_millis(250);
 /// How long after a heal two holders are put down to the cut: a retry, a list, and the way of the answers.
 const HEALING: Duration = Duration::from_millis(600);
 
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
 pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
