@@ -38,8 +38,8 @@ root:
 test: root deps test-unit test-netns test-e2e ## Everything: unit, namespaces, end to end in the lab (root)
 
 test-unit: ## Unit, property and documentation tests (no privileges)
-	$(CARGO_TEST) --workspace --doc
-	$(CARGO_TEST) --workspace --lib --bins
+	$(CARGO_TEST) --workspace --exclude landfall-lab
+	$(CARGO_TEST) -p landfall-lab --lib --bins
 
 test-netns: root ## Tests against the kernel in network namespaces (root)
 	$(CARGO_TEST) -p landfall-lab --test 'kernel_*' --test 'netns_*'
