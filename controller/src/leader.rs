@@ -1,9 +1,9 @@
 //! One leader among the replicas, by a Lease.
 //!
-//! The leader renews every [`RENEW`]. It believes itself to be the leader until [`DEADLINE`] after the start of its
+//! The leader renews every second. It believes itself to be the leader until 3.4 s after the start of its
 //! last renewal that succeeded, on its own monotonic clock; others take over when they have seen no renewal for the
 //! Lease's duration, on theirs. Clocks are never compared. A request that the leader sends in its last moment times
-//! out ([`REQUEST_TIMEOUT`]) before anybody else can be the leader.
+//! out (`REQUEST_TIMEOUT`) before anybody else can be the leader.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

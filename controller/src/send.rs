@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use landfall_crds::class::ServiceClass;
 use landfall_crds::{AddressPool, AddressPoolStatus};
+use tokio::task::JoinSet;
 
 use crate::decision::{Note, Write};
 use crate::index::Failure;
@@ -196,16 +197,28 @@ pub fn event(write: &Write, note: &Note, instance: &str, now: Timestamp) -> Even
     }
 }
 
-/// Records Events as they come, one after the other. An Event that cannot be recorded is lost: the condition says
-/// the same.
+/// Events recorded at the same time: they keep pace with the writes they tell of.
+const EVENTS_AT_ONCE: usize = 8;
+
+/// Records Events as they come. An Event that cannot be recorded is lost: the condition says the same.
 pub async fn record_events(client: Client, mut events: tokio::sync::mpsc::Receiver<Event>, metrics: Metrics) {
+    let mut recording = JoinSet::new();
     while let Some(event) = events.recv().await {
-        let namespace = event.metadata.namespace.clone().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-        let result = request(REQUEST_TIMEOUT, api.create(&PostParams::default(), &event)).await;
-        metrics.wrote("event", outcome(&result));
-        if let Err(error) = result {
-            tracing::debug!(%error, namespace, "cannot record an Event");
+        if recording.len() >= EVENTS_AT_ONCE {
+            recording.join_next().await;
         }
+        recording.spawn(record(client.clone(), event, metrics.clone()));
+        while recording.try_join_next().is_some() {}
+    }
+    while recording.join_next().await.is_some() {}
+}
+
+async fn record(client: Client, event: Event, metrics: Metrics) {
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Event> = Api::namespaced(client, &namespace);
+    let result = request(REQUEST_TIMEOUT, api.create(&PostParams::default(), &event)).await;
+    metrics.wrote("event", outcome(&result));
+    if let Err(error) = result {
+        tracing::debug!(%error, namespace, "cannot record an Event");
     }
 }

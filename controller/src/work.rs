@@ -202,7 +202,7 @@ impl Work {
             Ok(seen) => self.index.pool(Change::Set(seen)),
             Err(SendError::Conflict | SendError::Gone) => {}
             Err(error) => {
-                tracing::warn!(pool = %name, error = &error as &dyn std::error::Error, "status not written")
+                tracing::warn!(pool = %name, error = &error as &dyn std::error::Error, "status not written");
             }
         }
     }

@@ -178,7 +178,9 @@ mod tests {
         ) {
             let build = |parts: &[(u8, u8)]| {
                 let mut set = Intervals::new();
-                parts.iter().for_each(|&(first, length)| set.insert(first.into(), u128::from(first + length)));
+                for &(first, length) in parts {
+                    set.insert(first.into(), u128::from(first + length));
+                }
                 set
             };
             let (left, right) = (build(&a), build(&b));

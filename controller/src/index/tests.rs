@@ -29,9 +29,9 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("test", name)
 }
 
-fn demand(families: Families, address: Option<&str>) -> Option<Demand> {
+fn demand(families: Families, address: Option<&str>) -> Demand {
     let addresses = address.into_iter().map(|text| text.parse().unwrap()).collect();
-    Some(Demand { families, request: Ok(Request { addresses, pool: None }) })
+    Demand { families, request: Ok(Request { addresses, pool: None }) }
 }
 
 const V4: Families = Families::One(Family::V4);
@@ -44,7 +44,7 @@ impl Server {
     }
 
     /// Creates or changes a Service.
-    fn put(&mut self, name: &str, demand: Option<Demand>) {
+    fn put(&mut self, name: &str, demand: impl Into<Option<Demand>>) {
         let resource = self.tick();
         let created = i64::try_from(self.clock).unwrap();
         let fresh = || SeenService {
@@ -60,7 +60,7 @@ impl Server {
         };
         let service = self.services.entry(key(name)).or_insert_with(fresh);
         service.version.resource.clone_from(&resource);
-        service.demand = demand;
+        service.demand = demand.into();
         self.untold.push(Change::Set(service.clone()));
     }
 

@@ -67,6 +67,7 @@ impl World {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what allocate returns")]
 fn granted(addresses: &[&str]) -> Result<Grant, Denied> {
     Ok(Grant { addresses: ips(addresses), lacking: None })
 }
