@@ -174,7 +174,11 @@ mod tests {
             ("2001:db8::7/128", "2001:db8::7", "2001:db8::7"),
         ] {
             let range: AddrRange = text.parse().unwrap();
-            assert_eq!((range.first(), range.last()), (first.parse().unwrap(), last.parse().unwrap()), "{text}");
+            assert_eq!(
+                (range.first(), range.last()),
+                (first.parse().unwrap(), last.parse().unwrap()),
+                "{text}"
+            );
         }
     }
 
@@ -211,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_number_goes_back_to_its_address() {
-        for addr in ["192.0.2.1", "255.255.255.255", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+        for addr in ["192.0.2.1", "255.255.255.255", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+        {
             let addr: IpAddr = addr.parse().unwrap();
             assert_eq!(Family::of(addr).address(number(addr)), Some(addr));
         }
