@@ -122,3 +122,65 @@ impl FromIterator<Link> for Links {
 fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, nets: &[&str]) -> Link {
+        Link {
+            index,
+            name: Iface::new(name),
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            up: true,
+            resolves: true,
+            kind: None,
+            addresses: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        }
+    }
+
+    fn holder(links: &Links, addr: &str) -> Option<String> {
+        links.holding(addr.parse().unwrap()).map(|link| link.name.to_string())
+    }
+
+    const NETS: [&str; 2] = ["192.0.2.11/24", "2001:db8:50::11/64"];
+    const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:50::100"];
+
+    #[test]
+    fn an_interface_that_cannot_announce_holds_nothing() {
+        let good = link(2, "eth0", &NETS);
+        for (bad, why) in [
+            (Link { up: false, ..good.clone() }, "down"),
+            (Link { resolves: false, ..good.clone() }, "loopback or tunnel"),
+            (Link { mac: None, ..good.clone() }, "no hardware address"),
+            (link(2, "eth0", &["192.0.2.100/32", "2001:db8:50::100/128"]), "host routes"),
+            (link(2, "eth0", &["198.51.100.1/24", "fe80::1/64"]), "other subnets"),
+        ] {
+            let links: Links = [bad].into_iter().collect();
+            assert_eq!(VIPS.map(|vip| holder(&links, vip)), [None, None], "{why}");
+        }
+        let links: Links = [good].into_iter().collect();
+        assert_eq!(VIPS.map(|vip| holder(&links, vip)), [Some("eth0".to_owned()), Some("eth0".to_owned())]);
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_first_name() {
+        let links: Links = [
+            link(2, "lan1", &NETS),
+            link(3, "lan0", &NETS),
+            link(4, "wide", &["192.0.0.0/16", "2001:db8::/32"]),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(VIPS.map(|vip| holder(&links, vip)), [Some("lan0".to_owned()), Some("lan0".to_owned())]);
+        assert_eq!(holder(&links, "192.0.3.1").as_deref(), Some("wide"));
+        assert_eq!(holder(&links, "2001:db8:51::1").as_deref(), Some("wide"));
+    }
+
+    #[test]
+    fn link_local_subnets_are_no_segments() {
+        let links: Links = [link(2, "eth0", &["fe80::1/64", "2001:db8:50::11/64"])].into_iter().collect();
+        assert_eq!(links.segments().to_string(), "eth0=2001:db8:50::/64");
+        assert_eq!(holder(&links, "fe80::77"), None);
+    }
+}

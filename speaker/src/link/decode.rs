@@ -156,3 +156,143 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(|v6| IpAddr::V6(Ipv6Addr::from(v6))))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A netlink message: length, type, flags, sequence, port, and the body.
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + body.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// An interface with number 7: `struct ifinfomsg` and attributes.
+    fn link_body(family: u8, layer: u16, flags: u32) -> Vec<u8> {
+        let mut body = vec![family, 0];
+        body.extend(layer.to_ne_bytes());
+        body.extend(7u32.to_ne_bytes());
+        body.extend(flags.to_ne_bytes());
+        body.extend([0; 4]);
+        body.extend(attribute(IFLA_IFNAME, b"eth0\0"));
+        // One that is not known here, and longer than any.
+        body.extend(attribute(0x3fff, &[0xaa; 300]));
+        body.extend(attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 0x11]));
+        body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"veth\0")));
+        body
+    }
+
+    const UP: u32 = 0x1_0041; // IFF_UP, IFF_RUNNING, IFF_LOWER_UP
+    const ETHER: u16 = 1;
+
+    fn link() -> Link {
+        Link {
+            index: 7,
+            name: Iface::new("eth0"),
+            mac: Some(Mac([2, 0, 0, 0, 0, 0x11])),
+            up: true,
+            resolves: true,
+            kind: Some("veth".to_owned()),
+            addresses: Vec::new(),
+        }
+    }
+
+    fn address_body(family: u8, prefix: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![family, prefix, 0, 0];
+        body.extend(7u32.to_ne_bytes());
+        body.extend(attributes.iter().flat_map(|(kind, value)| attribute(*kind, value)));
+        body
+    }
+
+    #[test]
+    fn an_interface_is_read_from_what_matters() {
+        let read = |layer, flags| facts(&message(RTM_NEWLINK, 0, &link_body(0, layer, flags)));
+        assert_eq!(read(ETHER, UP), [Fact::Link(link())]);
+        assert_eq!(read(ETHER, UP & !0x1_0000), [Fact::Link(Link { up: false, ..link() })], "no carrier");
+        assert_eq!(read(ETHER, UP & !1), [Fact::Link(Link { up: false, ..link() })], "down");
+        for (layer, flags) in [(772, UP | 8), (65534, UP), (ETHER, UP | 0x80)] {
+            assert_eq!(
+                read(layer, flags),
+                [Fact::Link(Link { resolves: false, ..link() })],
+                "{layer} {flags:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_says_about_its_ports_is_not_about_the_interface() {
+        const AF_BRIDGE: u8 = 7;
+        for kind in [RTM_NEWLINK, RTM_DELLINK] {
+            assert_eq!(facts(&message(kind, 0, &link_body(AF_BRIDGE, ETHER, UP))), [], "{kind}");
+        }
+        assert_eq!(facts(&message(RTM_DELLINK, 0, &link_body(0, ETHER, 0))), [Fact::LinkGone(7)]);
+    }
+
+    #[test]
+    fn addresses_of_both_families_name_their_subnet() {
+        let v6: IpAddr = "2001:db8:50::11".parse().unwrap();
+        let IpAddr::V6(octets) = v6 else { unreachable!() };
+        let octets = octets.octets();
+        for (body, local, net) in [
+            (
+                address_body(2, 24, &[(1, &[192, 0, 2, 11]), (2, &[192, 0, 2, 11])]),
+                "192.0.2.11",
+                "192.0.2.11/24",
+            ),
+            // Point to point: the subnet is the other end's.
+            (address_body(2, 30, &[(1, &[192, 0, 2, 2]), (2, &[192, 0, 2, 1])]), "192.0.2.1", "192.0.2.2/30"),
+            (address_body(10, 64, &[(1, &octets)]), "2001:db8:50::11", "2001:db8:50::11/64"),
+        ] {
+            let address = Address { local: local.parse().unwrap(), net: net.parse().unwrap() };
+            assert_eq!(facts(&message(RTM_NEWADDR, 0, &body)), [Fact::Address(7, address)]);
+            assert_eq!(facts(&message(RTM_DELADDR, 0, &body)), [Fact::AddressGone(7, address)]);
+        }
+        assert_eq!(facts(&message(RTM_NEWADDR, 0, &address_body(2, 33, &[(1, &[192, 0, 2, 11])]))), []);
+    }
+
+    #[test]
+    fn several_messages_in_one_datagram_are_all_read() {
+        let datagram = [
+            message(RTM_NEWLINK, 0, &link_body(0, ETHER, UP)),
+            message(24, 0, &[0; 12]),
+            message(NLMSG_ERROR, 0, &0i32.to_ne_bytes()),
+            message(NLMSG_ERROR, 0, &(-1i32).to_ne_bytes()),
+            message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]),
+            message(NLMSG_DONE, 0, &[0; 4]),
+        ]
+        .concat();
+        let done = |consistent| Fact::Done { consistent };
+        assert_eq!(facts(&datagram), [Fact::Link(link()), Fact::Refused(1), done(false), done(true)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            kind in prop_oneof![16u16..22, 0u16..8],
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            cut in 0usize..220,
+        ) {
+            let mut datagram = message(kind, 0, &body);
+            prop_assert!(facts(&datagram).len() <= 1);
+            datagram.truncate(cut);
+            prop_assert!(facts(&datagram).len() <= 1);
+            prop_assert!(facts(&body).len() <= body.len() / 16);
+        }
+    }
+}

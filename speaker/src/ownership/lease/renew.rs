@@ -22,8 +22,8 @@ const CHANGES: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(250);
 /// The time limit of a renewal: below a second, so that a lost one leaves room for the next.
 const LIMIT: Duration = Duration::from_millis(900);
-/// Every other attempt after a failure is a short one: a lost handshake packet is sent again only after a second, so
-/// the first attempt after frames pass again should not be far away.
+/// Three of four attempts after a failure are short ones: a lost handshake packet is sent again only after a second,
+/// so the first attempt after frames pass again should not be far away. The fourth is for an API server that is slow.
 const SHORT_LIMIT: Duration = Duration::from_millis(400);
 /// The field manager of the Lease's fields.
 const MANAGER: &str = "landfall-speaker";
@@ -73,7 +73,7 @@ impl Renewer {
     async fn renew(&mut self, failures: u32) -> Renewal {
         let said = self.said.borrow_and_update().clone();
         let lease = lease(&self.identity, self.run, Timestamp::now(), &said);
-        let limit = if failures % 2 == 1 { SHORT_LIMIT } else { LIMIT };
+        let limit = if failures.is_multiple_of(4) { LIMIT } else { SHORT_LIMIT };
         // Forced, since whatever else has written these fields does not know what this speaker sees.
         let params = PatchParams::apply(MANAGER).force();
         let name = lease_name(&self.identity.node);
