@@ -188,7 +188,9 @@ proptest! {
                 let by = by % shuffled.len();
                 shuffled.rotate_left(by);
             }
-            shuffled.iter_mut().for_each(|slice| slice.endpoints.reverse());
+            for slice in &mut shuffled {
+                slice.endpoints.reverse();
+            }
             prop_assert_eq!(selected(family.0, &slices), selected(family.0, &shuffled));
         }
     }
