@@ -30,7 +30,7 @@ pub const HELLO: &str = include_str!("../../docs/examples/hello-world.yaml");
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// A deadline for what waits for a container to start.
-pub const POD: Duration = Duration::from_secs(60);
+pub const POD: Duration = Duration::from_mins(1);
 
 /// The cluster of this test program with Landfall installed: three nodes, both families, kube-proxy in nftables
 /// mode.
@@ -139,6 +139,7 @@ pub fn ingress(ns: &TestNs, name: &str) -> Vec<IpAddr> {
 }
 
 /// Waits for the first address of a Service.
+#[must_use]
 pub fn external_ip(ns: &TestNs, name: &str) -> IpAddr {
     eventually(SOON, &format!("an address for {name}"), || ingress(ns, name).first().copied())
 }
@@ -153,6 +154,7 @@ pub fn condition(object: &Value, kind: &str) -> Option<(String, String, String)>
 }
 
 /// Waits until `landfall.dev/Allocated` is False with this reason, and returns its message.
+#[must_use]
 pub fn wait_refused(ns: &TestNs, name: &str, reason: &str) -> String {
     eventually_seen(SOON, &format!("{name} to be refused with {reason}"), || {
         let object = service(ns, name).map_err(|error| error.to_string())?;
@@ -177,6 +179,7 @@ pub fn get(lab: &Lab, host: &str, ip: IpAddr, port: u16) -> std::result::Result<
 }
 
 /// Waits until a host gets an answer.
+#[must_use]
 pub fn wait_served(lab: &Lab, host: &str, ip: IpAddr, port: u16, within: Duration) -> String {
     eventually_seen(within, &format!("{ip}:{port} to answer {host}"), || get(lab, host, ip, port))
 }
@@ -206,6 +209,7 @@ pub fn owners(lab: &Lab, ip: IpAddr) -> Vec<(String, String)> {
 }
 
 /// Waits until exactly one node says that it owns the address, and names it.
+#[must_use]
 pub fn wait_owner(lab: &Lab, ip: IpAddr) -> String {
     eventually_seen(SOON, &format!("one owner of {ip}"), || match owners(lab, ip).as_slice() {
         [(node, _)] => Ok(node.clone()),
@@ -214,6 +218,7 @@ pub fn wait_owner(lab: &Lab, ip: IpAddr) -> String {
 }
 
 /// The MAC address of a host on the LAN.
+#[must_use]
 pub fn mac(lab: &Lab, host: &str) -> String {
     let text = lab.host(host).and_then(|host| host.run(&["cat", "/sys/class/net/eth0/address"]));
     text.expect("the host has eth0").trim().to_owned()
@@ -227,11 +232,9 @@ pub fn arp_answers(lab: &Lab, host: &str, ip: IpAddr, count: usize) -> Vec<Strin
     let capture = host.capture_arp().expect("a recording");
     let answers = || -> Vec<String> {
         let frames = capture.frames();
-        frames
-            .iter()
-            .filter(|f| f.operation == 2 && f.sender_ip == v4)
-            .map(|f| mac_text(f.sender_mac))
-            .collect()
+        // A gratuitous reply names the address as target too: it answers nobody.
+        let answer = |f: &&ArpFrame| f.operation == 2 && f.sender_ip == v4 && f.target_ip != v4;
+        frames.iter().filter(answer).map(|f| mac_text(f.sender_mac)).collect()
     };
     for _ in 0..count {
         let before = answers().len();

@@ -58,7 +58,7 @@ fn exactly_one_node_answers_arp_while_all_nodes_live() {
     let _pool = Pool::new("one-answer", &["192.0.2.110-192.0.2.111"]);
     ns.apply(HELLO).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_owner(lab, ip);
+    let _ = wait_owner(lab, ip);
     let answers = eventually(SOON, "five answers", || {
         let answers = arp_answers(lab, "client2", ip, 5);
         (answers.len() >= 5).then_some(answers)
@@ -75,8 +75,8 @@ fn source_ranges_shut_out_one_client_and_admit_the_other_and_back() {
     let _pool = Pool::new("ranges", &["192.0.2.112-192.0.2.113"]);
     ns.apply(HELLO).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
-    wait_served(lab, "client2", ip, 80, SOON);
+    let _ = wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client2", ip, 80, SOON);
     patch(&ns, "service", "hello-world", r#"{"spec":{"loadBalancerSourceRanges":["192.0.2.200/32"]}}"#);
     wait_unserved(lab, "client2", ip, 80, SOON);
     get(lab, "client", ip, 80).expect("an allowed source is served");
@@ -84,8 +84,8 @@ fn source_ranges_shut_out_one_client_and_admit_the_other_and_back() {
     wait_unserved(lab, "client", ip, 80, SOON);
     get(lab, "client2", ip, 80).expect_err("ranges of the other family only: this family is closed");
     patch(&ns, "service", "hello-world", r#"{"spec":{"loadBalancerSourceRanges":null}}"#);
-    wait_served(lab, "client2", ip, 80, SOON);
-    wait_served(lab, "client", ip, 80, SOON);
+    let _ = wait_served(lab, "client2", ip, 80, SOON);
+    let _ = wait_served(lab, "client", ip, 80, SOON);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_deleted_service_leaves_no_status_no_element_and_no_arp_answer() {
     let _pool = Pool::new("deleted", &["192.0.2.114/32"]);
     ns.apply(HELLO).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
     ns.kubectl(&["delete", "service", "hello-world"]).unwrap();
     // The aim is one second; five times that is a failure.
     eventually(Duration::from_secs(5), "every trace of the address to go", || {
@@ -137,7 +137,7 @@ fn without_a_pool_the_service_says_why_and_is_served_when_one_comes() {
     assert!(ingress(&ns, "hello-world").is_empty());
     let _pool = Pool::new("no-pool", &["192.0.2.116/32"]);
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
     let events = ns.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).unwrap();
     assert_eq!(events.matches("NoPool").count(), 1, "one Event per transition: {events}");
     assert_eq!(events.split_whitespace().filter(|r| *r == "Allocated").count(), 1, "{events}");
@@ -155,7 +155,7 @@ fn a_full_pool_refuses_and_serves_as_soon_as_an_address_is_free() {
     assert!(message.contains("full-pool"), "names the pool: {message}");
     ns.kubectl(&["delete", "service", "hello-world"]).unwrap();
     assert_eq!(external_ip(&ns, "second"), ip);
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_requested_address_outside_every_pool_is_refused_until_a_pool_has_it() {
     pool.set(&["192.0.2.118-192.0.2.119"]);
     let ip = external_ip(&ns, "wish");
     assert_eq!(ip, "192.0.2.119".parse::<IpAddr>().unwrap());
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn flows_and_address_survive_a_killed_speaker() {
     ns.apply(HELLO).unwrap();
     ns.apply(&echo("echo")).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
     ns.kubectl(&["delete", "service", "hello-world"]).unwrap();
     let ip = external_ip(&ns, "echo");
     let mut flow = open_flow(ip);
@@ -218,7 +218,7 @@ fn flows_and_address_survive_a_killed_speaker() {
     });
     flow.say("after");
     assert_eq!(external_ip(&ns, "echo"), ip);
-    wait_owner(lab, ip);
+    let _ = wait_owner(lab, ip);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn traffic_flows_while_the_api_server_is_away() {
     let _pool = Pool::new("api-away", &["192.0.2.130/32"]);
     ns.apply(HELLO).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
     let owner = wait_owner(lab, ip);
     let owner_mac = mac(lab, &owner);
     let client = lab.host("client").unwrap();
@@ -277,7 +277,7 @@ fn traffic_flows_while_the_api_server_is_away() {
     }
     assert!(served > 20, "{served} requests");
     lab.start_apiserver().unwrap();
-    wait_served(lab, "client", ip, 80, SOON);
+    let _ = wait_served(lab, "client", ip, 80, SOON);
     assert_eq!(external_ip(&ns, "hello-world"), ip);
     // Speakers and controllers are at work again: a change arrives.
     patch(&ns, "service", "hello-world", r#"{"spec":{"loadBalancerSourceRanges":["203.0.113.0/24"]}}"#);
@@ -292,14 +292,14 @@ fn another_node_serves_when_the_owner_falls_silent() {
     ns.apply(HELLO).unwrap();
     ns.apply(&service_yaml("web", "{}", "")).unwrap();
     let ip = external_ip(&ns, "hello-world");
-    wait_served(lab, "client", ip, 80, POD);
+    let _ = wait_served(lab, "client", ip, 80, POD);
     let owner = wait_owner(lab, ip);
     lab.fault(Fault::Silence, &owner).unwrap();
     let taken = eventually(Duration::from_secs(60), "another node to own the address", || {
         owners(lab, ip).into_iter().map(|(node, _)| node).find(|node| *node != owner)
     });
     // Pods on the silent node stay endpoints until Kubernetes gives the node up: some requests may still fail.
-    wait_served(lab, "client", ip, 80, Duration::from_secs(60));
+    let _ = wait_served(lab, "client", ip, 80, Duration::from_secs(60));
     assert_eq!(lab.host("client").unwrap().neighbour(ip).unwrap(), Some(mac(lab, &taken)));
     lab.fault(Fault::Unsilence, &owner).unwrap();
     eventually_seen(POD, "all nodes to be Ready", || {
@@ -320,7 +320,7 @@ fn without_endpoints_a_connection_is_refused_at_once() {
     let _pool = Pool::new("no-endpoints", &["192.0.2.132/32"]);
     ns.apply(&service_yaml("empty", "{}", "")).unwrap();
     let ip = external_ip(&ns, "empty");
-    wait_owner(lab, ip);
+    let _ = wait_owner(lab, ip);
     eventually(SOON, "a refusal", || {
         let connect =
             || TcpStream::connect_timeout(&SocketAddr::new(ip, 80), Duration::from_secs(2)).map(drop);
