@@ -13,22 +13,23 @@ mod slice;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use landfall_core::name::NodeName;
+use landfall_core::name::{Namespace, NodeName};
 use landfall_core::service::Protocol;
 
 pub use node::{NodeFacts, node};
 pub use policy::{Advertisement, Labels, Pool, Selector, advertisement, pool};
-pub use service::{ClassFilter, ServiceFacts, service};
+pub use service::{ClassFilter, ServiceFacts, service, service_key};
 pub use slice::{SERVICE_NAME, SliceFacts, SliceKey, slice, slice_key};
 
-/// Shares the texts that thousands of objects repeat: node names and port names.
+/// Shares the texts that thousands of objects repeat: names of namespaces, nodes and ports.
 ///
-/// It only grows, by the names of nodes and ports ever seen; past [`Interner::LIMIT`] it starts over, which costs
+/// It only grows, by the names ever seen; past [`Interner::LIMIT`] it starts over, which costs
 /// sharing and nothing else.
 #[derive(Debug, Default)]
 pub struct Interner {
     nodes: HashMap<Box<str>, NodeName>,
     names: HashSet<Arc<str>>,
+    namespaces: HashMap<Box<str>, Namespace>,
 }
 
 impl Interner {
@@ -37,15 +38,12 @@ impl Interner {
 
     /// The one copy of a node's name.
     pub fn node(&mut self, name: &str) -> NodeName {
-        if let Some(known) = self.nodes.get(name) {
-            return known.clone();
-        }
-        if self.nodes.len() >= Self::LIMIT {
-            self.nodes.clear();
-        }
-        let new = NodeName::new(name);
-        self.nodes.insert(Box::from(name), new.clone());
-        new
+        shared(&mut self.nodes, name)
+    }
+
+    /// The one copy of a namespace's name.
+    pub fn namespace(&mut self, name: &str) -> Namespace {
+        shared(&mut self.namespaces, name)
     }
 
     /// The one copy of a port's name.
@@ -60,6 +58,25 @@ impl Interner {
         self.names.insert(Arc::clone(&new));
         new
     }
+}
+
+fn shared<T: Clone + for<'a> From<&'a str>>(known: &mut HashMap<Box<str>, T>, name: &str) -> T {
+    if let Some(known) = known.get(name) {
+        return known.clone();
+    }
+    if known.len() >= Interner::LIMIT {
+        known.clear();
+    }
+    let new = T::from(name);
+    known.insert(Box::from(name), new.clone());
+    new
+}
+
+/// A list without room to spare: collecting a filtered sequence leaves up to half of it empty.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.shrink_to_fit();
+    items
 }
 
 /// The protocol of a Service or slice port: absent means TCP, anything unknown means no port at all.

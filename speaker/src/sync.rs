@@ -195,13 +195,15 @@ impl Sync {
 
     /// Takes in a report and everything else that has come by now.
     fn take_in(&mut self, first: Arrived) {
-        self.oldest.get_or_insert(first.at);
+        let at = first.at;
         self.view.apply(first.observed);
         // As many as fit in the queue: a flood must not keep the kernel waiting for ever.
         for _ in 0..crate::watch::QUEUE {
-            let Ok(more) = self.ports.arrived.try_recv() else { return };
+            let Ok(more) = self.ports.arrived.try_recv() else { break };
             self.view.apply(more.observed);
         }
+        // Most reports change nothing, and no batch will come of them.
+        self.oldest = self.view.dirty().next().is_some().then(|| self.oldest.unwrap_or(at));
     }
 
     /// Says what may be announced, once everything that decides about it is known and in the kernel.

@@ -58,7 +58,8 @@ pub struct Watermark {
 pub struct View {
     node: NodeName,
     services: HashMap<ServiceKey, ServiceFacts>,
-    slices: HashMap<ServiceKey, BTreeMap<SliceKey, Slice>>,
+    /// Mostly one or two each, hence a list: a map would reserve a kilobyte for them.
+    slices: HashMap<ServiceKey, Vec<(SliceKey, Slice)>>,
     slice_owners: HashMap<SliceKey, ServiceKey>,
     nodes: BTreeMap<NodeName, NodeFacts>,
     pools: BTreeMap<PoolName, Pool>,
@@ -167,11 +168,13 @@ impl View {
                 if self.slice_owners.get(&key).is_some_and(|owner| *owner != facts.service) {
                     self.forget_slice(&key);
                 }
-                let slices = self.slices.entry(facts.service.clone()).or_default();
-                if slices.get(&key) == Some(&facts.slice) {
-                    return;
+                let slices =
+                    self.slices.entry(facts.service.clone()).or_insert_with(|| Vec::with_capacity(1));
+                match slices.iter_mut().find(|(known, _)| *known == key) {
+                    Some((_, slice)) if *slice == facts.slice => return,
+                    Some((_, slice)) => *slice = facts.slice,
+                    None => slices.push((key.clone(), facts.slice)),
                 }
-                slices.insert(key.clone(), facts.slice);
                 self.touch_endpoints(&facts.service);
                 self.slice_owners.insert(key, facts.service);
             }
@@ -189,7 +192,7 @@ impl View {
     fn forget_slice(&mut self, key: &SliceKey) {
         let Some(service) = self.slice_owners.remove(key) else { return };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(key);
+            slices.retain(|(known, _)| known != key);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -263,7 +266,7 @@ impl View {
     }
 
     fn slices_of(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {
-        self.slices.get(key).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(key).into_iter().flatten().map(|(_, slice)| slice)
     }
 
     /// What is known of this node itself.

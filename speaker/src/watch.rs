@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use landfall_core::name::{NodeName, PoolName, ServiceKey};
+use landfall_core::name::{NodeName, PoolName};
 use landfall_crds::{AddressPool, L2Advertisement};
 use landfall_runtime::watch::Retry;
 use serde::de::DeserializeOwned;
@@ -90,8 +90,11 @@ async fn services(watches: Watches) -> Result<(), WatchError> {
     let classes = watches.classes.clone();
     let mut names = Interner::default();
     let take = move |object: Service| {
-        let key = ServiceKey::new(object.namespace()?, object.name_any());
         let facts = convert::service(&object, &classes, &mut names);
+        let key = match &facts {
+            Some(facts) => facts.service.key.clone(),
+            None => convert::service_key(&object, &mut names)?,
+        };
         Some(Taken { key, value: facts, version: version(&object) })
     };
     let api = Api::all(watches.client.clone());
@@ -101,7 +104,7 @@ async fn services(watches: Watches) -> Result<(), WatchError> {
 async fn slices(watches: Watches) -> Result<(), WatchError> {
     let mut names = Interner::default();
     let take = move |object: EndpointSlice| {
-        let key = convert::slice_key(&object)?;
+        let key = convert::slice_key(&object, &mut names)?;
         let facts = convert::slice(&object, &mut names);
         Some(Taken { key, value: facts, version: version(&object) })
     };

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as k8s;
 use landfall_core::name::{PoolName, ServiceKey};
 use landfall_core::service::{Affinity, ExternalPolicy, Service, ServicePort, Sources};
 
-use super::{Interner, address, protocol};
+use super::{Interner, address, exact, protocol};
 
 /// The pool (or two, comma-separated) that gave a Service its addresses; written by the controller.
 const ALLOCATED_FROM: &str = "landfall.dev/allocated-from";
@@ -46,6 +46,14 @@ pub struct ServiceFacts {
     pub pools: Vec<PoolName>,
 }
 
+/// Which object it is; `None` for one without a name, which the API server does not send.
+#[must_use]
+pub fn service_key(object: &k8s::Service, names: &mut Interner) -> Option<ServiceKey> {
+    let meta = &object.metadata;
+    let namespace = names.namespace(meta.namespace.as_deref()?);
+    Some(ServiceKey { namespace, name: Arc::from(meta.name.as_deref()?) })
+}
+
 /// The compact form, or `None` when the Service is not ours to serve: another type or class, or no address yet.
 #[must_use]
 pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interner) -> Option<ServiceFacts> {
@@ -60,11 +68,11 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
     let meta = &object.metadata;
     let annotation = |key| meta.annotations.as_ref().and_then(|a| a.get(key)).map(String::as_str);
     let service = Service {
-        key: ServiceKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
+        key: service_key(object, names)?,
         uid: Arc::from(meta.uid.as_deref().unwrap_or_default()),
         created: meta.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
         vips,
-        ports: spec.ports.iter().flatten().filter_map(|p| port(p, names)).collect(),
+        ports: exact(spec.ports.iter().flatten().filter_map(|p| port(p, names))),
         external_policy: match spec.external_traffic_policy.as_deref() {
             Some("Local") => ExternalPolicy::Local,
             _ => ExternalPolicy::Cluster,
@@ -96,6 +104,7 @@ fn vips(object: &k8s::Service) -> Vec<IpAddr> {
             vips.push(addr);
         }
     }
+    vips.shrink_to_fit();
     vips
 }
 

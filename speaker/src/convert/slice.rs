@@ -8,7 +8,7 @@ use landfall_core::addr::Family;
 use landfall_core::name::{Namespace, ServiceKey};
 use landfall_core::service::{Slice, SliceEndpoint, SlicePort};
 
-use super::{Interner, address, protocol};
+use super::{Interner, address, exact, protocol};
 
 /// The label that says which Service a slice belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -33,10 +33,10 @@ pub struct SliceFacts {
 
 /// Which object it is; `None` for one without a name, which the API server does not send.
 #[must_use]
-pub fn slice_key(object: &k8s::EndpointSlice) -> Option<SliceKey> {
+pub fn slice_key(object: &k8s::EndpointSlice, names: &mut Interner) -> Option<SliceKey> {
     let meta = &object.metadata;
     Some(SliceKey {
-        namespace: Namespace::new(meta.namespace.as_deref()?),
+        namespace: names.namespace(meta.namespace.as_deref()?),
         name: Arc::from(meta.name.as_deref()?),
     })
 }
@@ -51,10 +51,11 @@ pub fn slice(object: &k8s::EndpointSlice, names: &mut Interner) -> Option<SliceF
         "IPv6" => Family::V6,
         _ => return None,
     };
-    let ports = object.ports.iter().flatten().filter_map(|p| port(p, names)).collect();
-    let endpoints = object.endpoints.iter().filter_map(|e| endpoint(e, family, names)).collect();
+    let ports = exact(object.ports.iter().flatten().filter_map(|p| port(p, names)));
+    let endpoints = exact(object.endpoints.iter().filter_map(|e| endpoint(e, family, names)));
+    let namespace = names.namespace(meta.namespace.as_deref()?);
     Some(SliceFacts {
-        service: ServiceKey::new(meta.namespace.as_deref()?, service),
+        service: ServiceKey { namespace, name: Arc::from(service.as_str()) },
         slice: Slice { family, ports, endpoints },
     })
 }

@@ -1,5 +1,6 @@
 //! The data path's thread on a kernel in memory.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +40,7 @@ impl Kernel for Shared {
         self.0.lock().unwrap().table_flags()
     }
 
-    fn forget(&mut self, flows: Flows) -> Result<(), ApplyError> {
+    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
         self.0.lock().unwrap().forget(flows)
     }
 }

@@ -307,3 +307,15 @@ async fn pod_networks_that_change_are_handed_over_without_a_service() {
     let batch = rig.batch().await;
     assert_eq!((batch.pod_cidrs, batch.changes.len()), (cidrs, 0));
 }
+
+#[tokio::test]
+async fn the_time_of_a_change_does_not_begin_with_a_report_that_changed_nothing() {
+    let mut rig = serving("a", VIPS[0]).await;
+    rig.set("a", VIPS[0], 7).await;
+    while rig.arrived.capacity() < crate::watch::QUEUE {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    rig.set("b", VIPS[1], 8).await;
+    assert!(rig.batch().await.since >= began);
+}
