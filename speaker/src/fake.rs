@@ -273,7 +273,7 @@ fn overlap(fields: &[Field], element: &Element, last: &Bytes, other: &Element) -
     let Some(other_last) = &other.last else { return false };
     let mut at = 0;
     fields.iter().all(|field| {
-        let end = at + usize::try_from(field.len().next_multiple_of(4)).unwrap_or(0);
+        let end = at + usize::try_from(field.width().next_multiple_of(4)).unwrap_or(0);
         let part = |bytes: &Bytes| bytes.as_slice().get(at..end).map(<[u8]>::to_vec).unwrap_or_default();
         let meets = part(&element.key) <= part(other_last) && part(&other.key) <= part(last);
         at = end;
@@ -283,8 +283,8 @@ fn overlap(fields: &[Field], element: &Element, last: &Bytes, other: &Element) -
 
 fn length(fields: &[Field]) -> usize {
     let total: u32 = match fields {
-        [only] => only.len(),
-        _ => fields.iter().map(|field| field.len().next_multiple_of(4)).sum(),
+        [only] => only.width(),
+        _ => fields.iter().map(|field| field.width().next_multiple_of(4)).sum(),
     };
     usize::try_from(total).unwrap_or(usize::MAX)
 }

@@ -68,7 +68,7 @@ pub enum Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The kernel refused an operation.
-    #[error("the kernel rejected operation {index} of the batch ({operation}{})", note(.detail))]
+    #[error("the kernel rejected operation {index} of the batch ({operation}{})", note(.detail.as_deref()))]
     Rejected {
         /// Which operation, counted from 0.
         index: usize,
@@ -100,6 +100,6 @@ pub enum ApplyError {
     Unexpected(&'static str),
 }
 
-fn note(detail: &Option<String>) -> String {
-    detail.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
+fn note(detail: Option<&str>) -> String {
+    detail.map(|text| format!(": {text}")).unwrap_or_default()
 }

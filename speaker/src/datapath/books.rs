@@ -133,7 +133,7 @@ impl Books {
             (_, Entry::SourceNat(decision)) => (keys::front(key), Value::Verdict(source_nat(decision))),
             _ => return,
         };
-        add(target, map, key.family(), vec![Element::of(at, value)]);
+        target.entry((map, key.family())).or_default().push(Element::of(at, value));
     }
 
     fn use_chain(&mut self, chain: Chain, inserted: bool) {
@@ -184,8 +184,12 @@ impl Books {
                 vec![Element::of(key, Value::None)]
             };
             let (came, went) = counts.settle();
-            came.into_iter().for_each(|addr| add(&mut plan.insert, map, Family::of(addr), element(addr)));
-            went.into_iter().for_each(|addr| add(&mut plan.remove, map, Family::of(addr), element(addr)));
+            for addr in came {
+                add(&mut plan.insert, map, Family::of(addr), element(addr));
+            }
+            for addr in went {
+                add(&mut plan.remove, map, Family::of(addr), element(addr));
+            }
         }
         for (at, elements) in plan.insert.iter().chain(&plan.early) {
             *self.filled.entry(*at).or_default() += elements.len();

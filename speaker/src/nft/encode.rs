@@ -155,7 +155,7 @@ fn add_set(w: &mut Writer, made: &Set) {
             if ranges_of_fields {
                 w.nest(set::DESC_CONCAT, |w| {
                     for field in &made.key {
-                        w.nest(rule::LIST_ELEM, |w| w.be32(set::FIELD_LEN, field.len()));
+                        w.nest(rule::LIST_ELEM, |w| w.be32(set::FIELD_LEN, field.width()));
                     }
                 });
             }
@@ -174,8 +174,8 @@ fn type_number(fields: &[Field]) -> u32 {
 /// The length in registers. A single field is not padded.
 fn length(fields: &[Field]) -> u32 {
     match fields {
-        [only] => only.len(),
-        _ => fields.iter().map(|field| field.len().next_multiple_of(4)).sum(),
+        [only] => only.width(),
+        _ => fields.iter().map(|field| field.width().next_multiple_of(4)).sum(),
     }
 }
 

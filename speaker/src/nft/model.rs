@@ -117,7 +117,7 @@ impl Field {
 
     /// Its length in bytes, without padding.
     #[must_use]
-    pub const fn len(self) -> u32 {
+    pub const fn width(self) -> u32 {
         match self {
             Self::Integer | Self::Ipv4 => 4,
             Self::Ipv6 => 16,

@@ -46,6 +46,13 @@ pub struct Kernel {
 impl Kernel {
     /// Opens the socket and finds out what the kernel can do. Needs `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, ApplyError> {
+        let mut kernel = Self::open_without_ownership()?;
+        kernel.flags = kernel.probe_flags()?;
+        Ok(kernel)
+    }
+
+    /// Opens the socket and makes tables that everybody may change, as on a kernel that knows no ownership.
+    pub fn open_without_ownership() -> Result<Self, ApplyError> {
         let open = || -> io::Result<(Socket, u32)> {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             let port = socket.bind_auto()?.port_number();
@@ -56,16 +63,14 @@ impl Kernel {
             Ok((socket, port))
         };
         let (socket, port) = open().map_err(ApplyError::Receive)?;
-        let mut kernel = Self {
+        Ok(Self {
             socket,
             port,
             send_buffer: 0,
             receive_buffer: 0,
             flags: TableFlags::default(),
             answer: Vec::with_capacity(ANSWER),
-        };
-        kernel.flags = kernel.probe_flags()?;
-        Ok(kernel)
+        })
     }
 
     /// Whether the kernel takes the flags owner (5.12) and persist (6.9): tried on a table that is gone again in
@@ -142,10 +147,7 @@ impl Kernel {
         self.send(request, 1)?;
         let mut answer = None;
         self.drain(|reply| {
-            let found = match reply {
-                Reply::Ended { errno, .. } if errno != 0 => Some(Err(Errno::from_raw(errno))),
-                reply => pick(reply).map(Ok),
-            };
+            let found = error(reply.clone()).map(Err).or_else(|| pick(reply).map(Ok));
             if answer.is_none() {
                 answer = found;
             }
@@ -232,8 +234,15 @@ impl kernel::Kernel for Kernel {
         for listing in conntrack::listings(flows) {
             self.send(&conntrack::list(&listing), 1)?;
             let mut deletions = Vec::new();
-            self.receive(|bytes| deletions.append(&mut conntrack::deletions(bytes, flows)))
-                .map_err(|errno| ApplyError::Receive(errno.into()))?;
+            let mut refused = None;
+            self.receive(|bytes| {
+                deletions.append(&mut conntrack::deletions(bytes, flows));
+                refused = refused.or_else(|| replies(bytes).find_map(error));
+            })
+            .map_err(|errno| ApplyError::Receive(errno.into()))?;
+            if let Some(errno) = refused {
+                return Err(ApplyError::Receive(errno.into()));
+            }
             for deletion in deletions {
                 let pick = |reply| matches!(reply, Reply::Ended { errno: 0, .. }).then_some(());
                 match self.ask(&deletion, "the end of a connection", pick)? {
@@ -252,6 +261,14 @@ fn rejected(batch: &Batch, seq: u32, errno: i32, detail: Option<String>) -> Appl
     let index = usize::try_from(seq.saturating_sub(1)).unwrap_or(usize::MAX);
     let operation = batch.ops.get(index).map_or_else(|| "the batch itself".to_owned(), ToString::to_string);
     ApplyError::Rejected { index, operation, detail, source: io::Error::from_raw_os_error(errno) }
+}
+
+/// The error of a reply that is one.
+fn error(reply: Reply) -> Option<Errno> {
+    match reply {
+        Reply::Ended { errno, .. } if errno != 0 => Some(Errno::from_raw(errno)),
+        _ => None,
+    }
 }
 
 fn errno_of(error: &io::Error) -> Errno {
