@@ -38,7 +38,7 @@ pub struct Args {
         action = ArgAction::Set
     )]
     pub default_class: bool,
-    /// Networks of the pods of this node, comma-separated [default: spec.podCIDRs of the Node]
+    /// Networks of the pods, comma-separated [default: spec.podCIDRs of this Node]
     #[arg(long, env = "LANDFALL_CLUSTER_CIDR", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
     /// Where /healthz, /readyz and /metrics are served

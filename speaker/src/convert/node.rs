@@ -13,8 +13,6 @@ const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// What matters of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Its uid, for owner references.
-    pub uid: Box<str>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods, as far as Kubernetes hands them out.
@@ -42,11 +40,7 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     let mut pod_cidrs: Vec<IpNet> = cidrs.iter().filter_map(|c| address::prefix(c)).collect();
     pod_cidrs.sort_unstable();
     pod_cidrs.dedup();
-    NodeFacts {
-        uid: object.metadata.uid.unwrap_or_default().into_boxed_str(),
-        labels: object.metadata.labels.unwrap_or_default(),
-        pod_cidrs,
-    }
+    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs }
 }
 
 #[cfg(test)]
