@@ -46,7 +46,9 @@ pub(crate) fn run(lab: &Lab, rounds: usize, peer: bool) -> anyhow::Result<()> {
     anyhow::ensure!(done.status.success(), "helm uninstall: {}", String::from_utf8_lossy(&done.stderr));
     // Kernel state outlives the speakers on purpose; the peer must not meet it.
     for node in 1..=lab.node_count() {
-        lab.host(&format!("n{node}"))?.run(&["nft", "delete", "table", "inet", "landfall"])?;
+        let host = lab.host(&format!("n{node}"))?;
+        // The table is its speaker's own until that has ended.
+        wait::until_seen(LIMIT, "the table to be let go", || host.run(&["nft", "delete", "table", "inet", "landfall"]))?;
     }
     metallb::install(lab, "192.0.2.150-192.0.2.199")?;
     let theirs = measure(lab, rounds)?;

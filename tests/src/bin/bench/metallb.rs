@@ -39,6 +39,8 @@ pub(crate) fn install(lab: &Lab, addresses: &str) -> anyhow::Result<()> {
     );
     let manifest = sources.join("config/manifests/metallb-native.yaml");
     let yaml = std::fs::read_to_string(&manifest).with_context(|| format!("read {}", manifest.display()))?;
+    // Its webhook is called through a Service address, which on the control plane's host no kube-proxy serves.
+    lab.host("router")?.run(&["ip", "route", "add", "10.96.0.0/16", "via", "192.0.2.11"])?;
     lab.apply(&yaml)?;
     rolled_out(lab, "metallb-system", "deployment/controller")?;
     rolled_out(lab, "metallb-system", "daemonset/speaker")?;
