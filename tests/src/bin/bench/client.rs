@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use landfall_lab::Lab;
 
 /// How long one thing is waited for at most.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs a future with a client of the lab's API server. Connections are made from the router's namespace, as
 /// those of the control plane are.

@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     for what in chosen {
         match what {
             What::Latency { rounds, no_peer } => {
-                in_lab(3, KubeProxy::Nftables, |lab| latency::run(lab, rounds, !no_peer))?
+                in_lab(3, KubeProxy::Nftables, |lab| latency::run(lab, rounds, !no_peer))?;
             }
             What::Memory { services, endpoints } => {
                 in_lab(1, KubeProxy::None, |lab| memory::run(lab, services, endpoints))?;

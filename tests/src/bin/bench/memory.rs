@@ -18,7 +18,7 @@ use crate::client::{address, with_api};
 const PARALLEL: usize = 16;
 
 /// How long the controller may take for all of them.
-const WITHIN: Duration = Duration::from_secs(600);
+const WITHIN: Duration = Duration::from_mins(10);
 
 /// Fills the cluster, waits until every Service has an address, and prints what the programs hold.
 pub(crate) fn run(lab: &Lab, services: usize, endpoints: usize) -> anyhow::Result<()> {
