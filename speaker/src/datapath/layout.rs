@@ -26,6 +26,9 @@ const SNAT_PRIORITY: i32 = 99;
 /// After all translation of destinations, which happens at -100 whatever the priority of a nat chain is.
 const GUARD_PRIORITY: i32 = -99;
 
+/// A map that is never empty as long as the table is in force: family -> what happens to the rest.
+const LIVE: &str = "live";
+
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// `RTN_LOCAL`: an address of this host (`linux/rtnetlink.h`).
@@ -243,6 +246,17 @@ impl Builder {
                 self.ops.push(Op::AddSet(map.declare(family, id, size(map, family))));
             }
         }
+        let id = self.id();
+        self.ops.push(Op::AddSet(Set {
+            name: Arc::from(LIVE),
+            id,
+            key: vec![Field::Family],
+            data: Some(Data::Verdict),
+            interval: false,
+            anonymous: false,
+            size: Some(2),
+            userdata: Vec::new(),
+        }));
     }
 
     /// The chains that are always there, except those the kernel calls.
@@ -257,6 +271,9 @@ impl Builder {
             rule.extend(unchanged(family, NatKind::Destination));
             self.rule("rej", rule);
         }
+        let lives = FAMILIES
+            .map(|family| Element::of(byte(nfproto(family)), Value::Verdict(Verdict::Goto("rej".into()))));
+        self.ops.push(Op::Insert { set: Arc::from(LIVE), id: None, elements: lives.to_vec() });
 
         self.chain("masq", None);
         self.rule("masq", vec![Expr::Masquerade]);
@@ -321,32 +338,21 @@ impl Builder {
         let nat = |hook, priority| Base { kind: ChainKind::Nat, hook, priority };
         let filter = |hook| Base { kind: ChainKind::Filter, hook, priority: GUARD_PRIORITY };
 
-        self.chain("pre", Some(nat(Hook::Prerouting, DNAT_PRIORITY)));
-        for family in FAMILIES {
-            let mut rule = of_family(family);
-            rule.push(load_source(family, Reg(0)));
-            rule.push(find(&Map::Pods.name(family), Reg(0)));
-            rule.extend(dispatch(family, Map::Internal));
-            self.rule("pre", rule);
+        for (name, hook) in [("pre", Hook::Prerouting), ("out", Hook::Output)] {
+            for family in FAMILIES {
+                self.addressed(name, hook, family);
+            }
+            self.chain(name, Some(nat(hook, DNAT_PRIORITY)));
+            for family in FAMILIES {
+                let chain = per_family(name, family);
+                self.for_vips(name, family, &[Expr::Verdict(Verdict::Goto(chain))]);
+            }
         }
-        self.external("pre");
-
-        self.chain("out", Some(nat(Hook::Output, DNAT_PRIORITY)));
-        for family in FAMILIES {
-            let mut rule = of_family(family);
-            rule.extend(dispatch(family, Map::Internal));
-            self.rule("out", rule);
-        }
-        self.external("out");
 
         for (name, hook) in [("guard", Hook::Prerouting), ("guard_out", Hook::Output)] {
             self.chain(name, Some(filter(hook)));
             for family in FAMILIES {
-                let mut rule = of_family(family);
-                rule.push(load_destination(family, Reg(0)));
-                rule.push(find(&Map::Vip.name(family), Reg(0)));
-                rule.push(Expr::Verdict(Verdict::Goto(Arc::from("own"))));
-                self.rule(name, rule);
+                self.for_vips(name, family, &[Expr::Verdict(Verdict::Goto(Arc::from("own")))]);
             }
         }
 
@@ -356,36 +362,61 @@ impl Builder {
         }
     }
 
-    /// The decisions that hold whatever the origin: front ends, ping, and what is left.
-    fn external(&mut self, chain: &str) {
-        for family in FAMILIES {
-            let mut rule = of_family(family);
-            rule.extend(dispatch(family, Map::Service));
-            self.rule(chain, rule);
+    /// A rule for packets to any of our addresses.
+    fn for_vips(&mut self, chain: &str, family: Family, then: &[Expr]) {
+        let mut rule = of_family(family);
+        rule.push(load_destination(family, Reg(0)));
+        rule.push(find(&Map::Vip.name(family), Reg(0)));
+        rule.extend_from_slice(then);
+        self.rule(chain, rule);
+    }
+
+    /// What happens to connections to our addresses of one family that begin at a hook: front ends, ping, and what
+    /// is left, which is treated like a front end without endpoints.
+    ///
+    /// Dispatch maps are asked twice: at the instant at which an entry is exchanged, a packet can miss the old one and
+    /// not see the new one yet. The second look finds it; without it that connection would be refused. When the
+    /// whole table is replaced meanwhile, all its maps are empty from one instant on: [`LIVE`] is then empty too,
+    /// and the packet is dropped. Its sender tries again and meets the new table.
+    fn addressed(&mut self, name: &str, hook: Hook, family: Family) {
+        let chain = per_family(name, family);
+        self.chain(&chain, None);
+        let mut internal = of_family(family);
+        if hook == Hook::Prerouting {
+            // What this node sends itself is internal anyway.
+            internal.push(load_source(family, Reg(0)));
+            internal.push(find(&Map::Pods.name(family), Reg(0)));
         }
-        for family in FAMILIES {
-            let (protocol, echo_request) = match family {
-                Family::V4 => (1, 8),
-                Family::V6 => (58, 128),
-            };
-            let mut rule = of_family(family);
-            rule.push(load_destination(family, Reg(0)));
-            rule.push(find(&Map::Ping.name(family), Reg(0)));
-            rule.extend(protocol_is(protocol));
-            rule.extend([
-                Expr::Payload { header: Header::Transport, offset: 0, len: 1, into: Reg(0) },
-                Expr::Equal(Reg(0), byte(echo_request)),
-                Expr::Redirect,
-            ]);
-            self.rule(chain, rule);
-        }
-        for family in FAMILIES {
-            let mut rule = of_family(family);
-            rule.push(load_destination(family, Reg(0)));
-            rule.push(find(&Map::Vip.name(family), Reg(0)));
-            rule.extend(unchanged(family, NatKind::Destination));
-            self.rule(chain, rule);
-        }
+        internal.extend(dispatch(family, Map::Internal));
+        let mut external = of_family(family);
+        external.extend(dispatch(family, Map::Service));
+        self.rule(&chain, internal.clone());
+        self.rule(&chain, internal);
+        self.rule(&chain, external.clone());
+
+        let (protocol, echo_request) = match family {
+            Family::V4 => (1, 8),
+            Family::V6 => (58, 128),
+        };
+        let mut ping = of_family(family);
+        ping.push(load_destination(family, Reg(0)));
+        ping.push(find(&Map::Ping.name(family), Reg(0)));
+        ping.extend(protocol_is(protocol));
+        ping.extend([
+            Expr::Payload { header: Header::Transport, offset: 0, len: 1, into: Reg(0) },
+            Expr::Equal(Reg(0), byte(echo_request)),
+            Expr::Redirect,
+        ]);
+        self.rule(&chain, ping);
+        self.rule(&chain, external);
+        self.rule(
+            &chain,
+            vec![
+                Expr::Meta(Meta::Family, Reg(0)),
+                Expr::Lookup { set: Arc::from(LIVE), id: None, key: Reg(0), into: Into::Verdict },
+            ],
+        );
+        self.rule(&chain, vec![Expr::Counter, Expr::Verdict(Verdict::Drop)]);
     }
 
     /// Decides about the source of translated connections by what they were addressed to first.
@@ -512,13 +543,25 @@ impl Builder {
     }
 }
 
+/// The name of a chain for one family.
+fn per_family(name: &str, family: Family) -> Name {
+    Arc::from(match family {
+        Family::V4 => format!("{name}4"),
+        Family::V6 => format!("{name}6"),
+    })
+}
+
 /// Goes on for packets of this family only.
 fn of_family(family: Family) -> Vec<Expr> {
-    let number = match family {
+    vec![Expr::Meta(Meta::Family, Reg(0)), Expr::Equal(Reg(0), byte(nfproto(family)))]
+}
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const fn nfproto(family: Family) -> u8 {
+    match family {
         Family::V4 => 2,
         Family::V6 => 10,
-    };
-    vec![Expr::Meta(Meta::Family, Reg(0)), Expr::Equal(Reg(0), byte(number))]
+    }
 }
 
 fn protocol_is(number: u8) -> [Expr; 2] {

@@ -119,8 +119,14 @@ fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
 }
 
 fn fields() -> impl Strategy<Value = Vec<Field>> {
-    let field =
-        prop::sample::select(vec![Field::Integer, Field::Ipv4, Field::Ipv6, Field::Protocol, Field::Port]);
+    let field = prop::sample::select(vec![
+        Field::Family,
+        Field::Integer,
+        Field::Ipv4,
+        Field::Ipv6,
+        Field::Protocol,
+        Field::Port,
+    ]);
     prop::collection::vec(field, 1..=5)
 }
 

@@ -77,6 +77,8 @@ pub enum Verdict {
 /// The type of one field of a key or of a map's data; the numbers are those by which `nft` knows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
+    /// The family of a packet as netfilter numbers it, one byte.
+    Family,
     /// A number in host byte order, four bytes.
     Integer,
     /// An IPv4 address.
@@ -94,6 +96,7 @@ impl Field {
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
+            Self::Family => 2,
             Self::Integer => 4,
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
@@ -106,6 +109,7 @@ impl Field {
     #[must_use]
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
+            2 => Some(Self::Family),
             4 => Some(Self::Integer),
             7 => Some(Self::Ipv4),
             8 => Some(Self::Ipv6),
@@ -121,7 +125,7 @@ impl Field {
         match self {
             Self::Integer | Self::Ipv4 => 4,
             Self::Ipv6 => 16,
-            Self::Protocol => 1,
+            Self::Family | Self::Protocol => 1,
             Self::Port => 2,
         }
     }

@@ -147,7 +147,7 @@ impl Kernel {
         self.send(request, 1)?;
         let mut answer = None;
         self.drain(|reply| {
-            let found = error(reply.clone()).map(Err).or_else(|| pick(reply).map(Ok));
+            let found = error(&reply).map(Err).or_else(|| pick(reply).map(Ok));
             if answer.is_none() {
                 answer = found;
             }
@@ -237,7 +237,7 @@ impl kernel::Kernel for Kernel {
             let mut refused = None;
             self.receive(|bytes| {
                 deletions.append(&mut conntrack::deletions(bytes, flows));
-                refused = refused.or_else(|| replies(bytes).find_map(error));
+                refused = refused.or_else(|| replies(bytes).find_map(|reply| error(&reply)));
             })
             .map_err(|errno| ApplyError::Receive(errno.into()))?;
             if let Some(errno) = refused {
@@ -264,9 +264,9 @@ fn rejected(batch: &Batch, seq: u32, errno: i32, detail: Option<String>) -> Appl
 }
 
 /// The error of a reply that is one.
-fn error(reply: Reply) -> Option<Errno> {
+fn error(reply: &Reply) -> Option<Errno> {
     match reply {
-        Reply::Ended { errno, .. } if errno != 0 => Some(Errno::from_raw(errno)),
+        Reply::Ended { errno, .. } if *errno != 0 => Some(Errno::from_raw(*errno)),
         _ => None,
     }
 }

@@ -70,6 +70,7 @@ impl World {
     /// Builds everything. Needs root; without it the test fails.
     pub(crate) fn new() -> Self {
         let id = format!("lfdp{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        sweep();
         let mut world = Self { id, stop: Arc::default(), servers: Vec::new() };
         for host in HOSTS.iter().chain(["lan"].iter()) {
             ip(&["netns", "add", &world.netns(host)]);
@@ -227,7 +228,8 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn serve(&mut self, pod: &'static str) {
+    /// Starts the server of a pod, or of a host.
+    pub(crate) fn serve(&mut self, pod: &'static str) {
         let netns = self.netns(pod);
         let stop = Arc::clone(&self.stop);
         let (ready_out, ready) = std::sync::mpsc::channel();
@@ -258,6 +260,11 @@ impl World {
         self.inside(host, || {
             (0..times).map(|_| if udp { met_udp(&udp_socket(to), to) } else { met_tcp(to) }).collect()
         })
+    }
+
+    /// The same with TCP, and time for a lost packet to be sent again.
+    pub(crate) fn patient(&self, host: &str, to: SocketAddr, times: usize) -> Vec<Met> {
+        self.inside(host, || (0..times).map(|_| connect(to, PATIENCE)).collect())
     }
 
     /// A connection that stays.
@@ -312,6 +319,18 @@ impl Stream {
     }
 }
 
+/// Deletes what earlier processes left behind when they were killed.
+fn sweep() {
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("lfdp").and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        if owner.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+            // Another process may be sweeping too.
+            let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
 fn ip(args: &[&str]) {
     let status = Command::new("ip").args(args).status().expect("iproute2");
     assert!(status.success(), "ip {args:?} (are you root?)");
@@ -343,7 +362,11 @@ pub(crate) fn met_udp(socket: &UdpSocket, to: SocketAddr) -> Met {
 }
 
 fn met_tcp(to: SocketAddr) -> Met {
-    let mut stream = match TcpStream::connect_timeout(&to, SILENCE) {
+    connect(to, SILENCE)
+}
+
+fn connect(to: SocketAddr, patience: Duration) -> Met {
+    let mut stream = match TcpStream::connect_timeout(&to, patience) {
         Ok(stream) => stream,
         Err(error) => return failed(&error, to),
     };
