@@ -10,6 +10,7 @@ mod books;
 mod counts;
 mod keys;
 pub mod layout;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -22,7 +23,8 @@ use landfall_core::name::ServiceKey;
 use landfall_core::service::Protocol;
 
 use self::books::{Books, Plan};
-use self::layout::{Builder, TABLE};
+use self::layout::TABLE;
+use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
 use crate::nft::conntrack::Flows;
 use crate::nft::model::{Batch, Op};

@@ -12,7 +12,8 @@ use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
 
 use super::counts::Counts;
 use super::keys;
-use super::layout::{Bank, Builder, Chain, Map, source_nat};
+use super::layout::{Bank, Chain, Map, source_nat};
+use super::rules::Builder;
 use crate::nft::model::{Element, Op, Value, Verdict};
 
 /// A hash of the kernel is made anew when it is filled beyond this part of its size (in percent): nothing waits
