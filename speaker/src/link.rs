@@ -1,7 +1,7 @@
 //! The network interfaces of this node as the kernel reports them: a snapshot first, then every change as it
 //! happens, never by polling.
 
-mod decode;
+mod fact;
 mod monitor;
 
 use std::collections::BTreeMap;

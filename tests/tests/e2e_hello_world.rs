@@ -295,11 +295,11 @@ fn another_node_serves_when_the_owner_falls_silent() {
     let _ = wait_served(lab, "client", ip, 80, POD);
     let owner = wait_owner(lab, ip);
     lab.fault(Fault::Silence, &owner).unwrap();
-    let taken = eventually(Duration::from_secs(60), "another node to own the address", || {
+    let taken = eventually(POD, "another node to own the address", || {
         owners(lab, ip).into_iter().map(|(node, _)| node).find(|node| *node != owner)
     });
     // Pods on the silent node stay endpoints until Kubernetes gives the node up: some requests may still fail.
-    let _ = wait_served(lab, "client", ip, 80, Duration::from_secs(60));
+    let _ = wait_served(lab, "client", ip, 80, POD);
     assert_eq!(lab.host("client").unwrap().neighbour(ip).unwrap(), Some(mac(lab, &taken)));
     lab.fault(Fault::Unsilence, &owner).unwrap();
     eventually_seen(POD, "all nodes to be Ready", || {

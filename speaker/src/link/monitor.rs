@@ -1,33 +1,36 @@
-//! The socket that carries interface and address changes from the kernel, and the table kept from them.
+//! The rtnetlink connection that carries interface and address changes from the kernel, and the table kept from
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use landfall_sys::AsyncSocket;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::stream::ReadyChunks;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::LinkMessage;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
-use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::{AsyncSocket, SocketAddr};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 
-use super::decode::{Address, Fact, facts};
+use super::fact::{Address, Fact, fact, interrupted};
 use super::{Link, Links};
 
-/// Room for one datagram: the kernel writes dumps in pieces of at most 32 KiB (`netlink_dump`).
-const DATAGRAM: usize = 64 << 10;
-/// Room for events that arrive faster than they are read; what does not fit ends in a new dump.
-const RECEIVE_BUFFER: usize = 1 << 20;
-/// How often a dump is repeated because something changed while it ran, before giving up.
-const DUMPS: u32 = 20;
-// Multicast groups of linux/rtnetlink.h.
-const RTMGRP_LINK: u32 = 0x1;
-const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+/// Room in the kernel for events that arrive faster than they are read, in bytes; what does not fit ends in a new
+/// list.
+const RECEIVE_BUFFER: c_int = 1 << 20;
+/// How many events are taken in before the picture is published.
+const BATCH: usize = 256;
+/// How many events may happen while the kernel lists what there is, before the list is given up.
+const WAITING: usize = 4096;
+/// How often everything is listed because something changed meanwhile, before giving up.
+const ATTEMPTS: u32 = 20;
 
 /// Why interfaces can no longer be followed.
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +38,17 @@ pub enum LinkError {
     /// The socket could not be opened or bound.
     #[error("opening an rtnetlink socket failed")]
     Open(#[source] io::Error),
-    /// A request could not be sent.
-    #[error("asking the kernel for its interfaces failed")]
-    Request(#[source] io::Error),
-    /// Nothing can be read any more.
-    #[error("reading interface changes failed")]
-    Receive(#[source] io::Error),
+    /// The kernel does not list its interfaces or addresses.
+    #[error("the kernel refused to list its interfaces")]
+    Refused(#[source] io::Error),
     /// Every attempt at a complete picture was overtaken by changes.
     #[error("the interfaces change faster than they can be listed")]
     NeverConsistent,
 }
 
-/// Follows the interfaces of the network namespace it was opened in.
-#[derive(Debug)]
+/// Follows the interfaces of one network namespace: that of the thread it is opened and run on.
 pub struct Monitor {
-    socket: AsyncSocket,
-    buffer: Vec<u8>,
-    sequence: u32,
+    subscription: Subscription,
     table: Table,
     links: watch::Sender<Arc<Links>>,
 }
@@ -59,39 +56,40 @@ pub struct Monitor {
 /// Subscribes to changes, then lists what is there: the receiver holds the complete picture from the start, and
 /// [`Monitor::run`] keeps it so.
 pub async fn open() -> Result<(Monitor, watch::Receiver<Arc<Links>>), LinkError> {
-    let socket = subscribe().map_err(LinkError::Open)?;
     let (links, receiver) = watch::channel(Arc::default());
-    let mut monitor =
-        Monitor { socket, buffer: vec![0; DATAGRAM], sequence: 0, table: Table::default(), links };
-    monitor.resync().await?;
+    let (subscription, table) = listed().await?;
+    let monitor = Monitor { subscription, table, links };
+    monitor.publish();
     Ok((monitor, receiver))
 }
 
-fn subscribe() -> io::Result<AsyncSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket: OwnedFd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    // The default of some systems is small; an overrun costs a dump, so failing to enlarge it is no error.
-    let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    AsyncSocket::new(socket.into())
+/// A new subscription and everything there is. Events that the kernel dropped are made up for in the same way, since
+/// on the old socket more of them may be dropped, unannounced, until its queue has been empty (`netlink_overrun`).
+async fn listed() -> Result<(Subscription, Table), LinkError> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tracing::debug!(attempt, "interfaces changed while they were listed; listing them again");
+        }
+        let mut subscription = Subscription::open().map_err(LinkError::Open)?;
+        if let Some(table) = subscription.list().await? {
+            return Ok((subscription, table));
+        }
+    }
+    Err(LinkError::NeverConsistent)
 }
 
 impl Monitor {
     /// Publishes every change until dropped.
     pub async fn run(mut self) -> Result<Infallible, LinkError> {
         loop {
-            match self.receive().await {
-                Ok(facts) if facts.contains(&Fact::Overrun) => self.resync().await?,
-                Ok(facts) => {
-                    for fact in facts {
-                        self.table.apply(fact);
-                    }
-                    self.publish();
+            match self.subscription.changes().await {
+                Ok(changes) => changes.into_iter().for_each(|change| self.table.apply(change)),
+                Err(lost) => {
+                    tracing::info!("{lost}; listing the interfaces again");
+                    (self.subscription, self.table) = listed().await?;
                 }
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => self.resync().await?,
-                Err(error) => return Err(LinkError::Receive(error)),
             }
+            self.publish();
         }
     }
 
@@ -105,67 +103,105 @@ impl Monitor {
             changed
         });
     }
+}
 
-    /// Forgets everything and lists it again. Events keep arriving between the pieces of the list, in the order in
-    /// which things happened.
-    async fn resync(&mut self) -> Result<(), LinkError> {
-        for attempt in 0..DUMPS {
-            if attempt > 0 {
-                tracing::debug!(attempt, "interfaces changed while they were listed; listing them again");
-            }
-            self.table = Table::default();
-            if self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).await?
-                && self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?
-            {
-                self.publish();
-                return Ok(());
-            }
-        }
-        Err(LinkError::NeverConsistent)
+/// Why a subscription no longer tells everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Lost {
+    /// The socket's queue was full.
+    #[error("the kernel dropped interface changes")]
+    Overrun,
+    /// The connection has ended; the library has logged why.
+    #[error("the rtnetlink connection ended")]
+    Closed,
+}
+
+/// A connection that hears of every change. It is polled by those who wait for what it brings, and only once they
+/// have taken what it brought before, which keeps its channels short.
+struct Subscription {
+    connection: Connection<RouteNetlinkMessage>,
+    handle: Handle,
+    events: ReadyChunks<UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>,
+}
+
+impl Subscription {
+    fn open() -> io::Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (mut connection, handle, events) = new_multicast_connection(&groups)?;
+        // The default of some systems is small; an overrun costs a list, so failing to enlarge it is no error.
+        let _ = connection.socket_mut().socket_ref().set_rx_buf_sz(RECEIVE_BUFFER);
+        // Tells a list that is complete from one that was cut short.
+        connection.set_forward_done(true);
+        Ok(Self { connection, handle, events: events.ready_chunks(BATCH) })
     }
 
-    /// Runs one dump to its end; `false` when it has to be repeated.
-    async fn dump(&mut self, request: RouteNetlinkMessage) -> Result<bool, LinkError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.send(request).map_err(LinkError::Request)?;
+    /// Waits for the next changes.
+    async fn changes(&mut self) -> Result<Vec<Fact>, Lost> {
+        let events = tokio::select! {
+            biased;
+            events = self.events.next() => events.ok_or(Lost::Closed)?,
+            () = &mut self.connection => return Err(Lost::Closed),
+        };
+        let changes: Vec<Fact> = events.into_iter().filter_map(|(event, _)| fact(event)).collect();
+        if changes.contains(&Fact::Overrun) { Err(Lost::Overrun) } else { Ok(changes) }
+    }
+
+    /// Everything there is; `None` when it has to be listed again by a new subscription.
+    async fn list(&mut self) -> Result<Option<Table>, LinkError> {
+        // The statistics are half of what the kernel would say of an interface.
+        let mut links = LinkMessage::default();
+        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let addresses = AddressMessage::default();
+        let (mut table, mut waiting) = (Table::default(), Vec::new());
+        for request in [RouteNetlinkMessage::GetLink(links), RouteNetlinkMessage::GetAddress(addresses)] {
+            if !self.dump(request, &mut table, &mut waiting).await? {
+                return Ok(None);
+            }
+        }
+        // Lists and events come by different channels. The events are all since before the lists, in order, so they
+        // have the last word on whatever they touch.
+        for change in waiting {
+            table.apply(change);
+        }
+        Ok(Some(table))
+    }
+
+    /// Runs one dump to its end, keeping what happens meanwhile; `false` when it is not to be relied on.
+    async fn dump(
+        &mut self,
+        request: RouteNetlinkMessage,
+        table: &mut Table,
+        waiting: &mut Vec<Fact>,
+    ) -> Result<bool, LinkError> {
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let Ok(mut answers) = self.handle.request(request) else { return Ok(false) };
         loop {
-            let facts = match self.receive().await {
-                Ok(facts) => facts,
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => return Ok(false),
-                Err(error) => return Err(LinkError::Receive(error)),
-            };
-            for fact in facts {
-                match fact {
-                    Fact::Done { consistent } => return Ok(consistent),
-                    Fact::Overrun => return Ok(false),
-                    Fact::Refused(code) => {
-                        return Err(LinkError::Request(io::Error::from_raw_os_error(code)));
+            let answer = tokio::select! {
+                biased;
+                answer = answers.next() => answer,
+                events = self.events.next() => {
+                    waiting.extend(events.into_iter().flatten().filter_map(|(event, _)| fact(event)));
+                    if waiting.contains(&Fact::Overrun) || waiting.len() > WAITING {
+                        return Ok(false);
                     }
-                    other => self.table.apply(other),
+                    continue;
                 }
+                () = &mut self.connection => return Ok(false),
+            };
+            // An event caused by another program whose request happens to have our sequence number counts as an
+            // answer with the library, and as the last one: then no `Done` is seen.
+            let Some(answer) = answer.filter(|answer| !interrupted(answer)) else { return Ok(false) };
+            match fact(answer) {
+                Some(Fact::Done) => return Ok(true),
+                Some(Fact::Refused(code)) => {
+                    return Err(LinkError::Refused(io::Error::from_raw_os_error(code)));
+                }
+                Some(Fact::Overrun) => return Ok(false),
+                Some(found) => table.apply(found),
+                None => {}
             }
         }
-    }
-
-    fn send(&self, request: RouteNetlinkMessage) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        // A request of a few bytes on an idle socket never blocks.
-        let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.socket.socket().as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
-        Ok(())
-    }
-
-    async fn receive(&mut self) -> io::Result<Vec<Fact>> {
-        let buffer = &mut self.buffer;
-        let read = |socket: &socket2::Socket| Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?);
-        let length = self.socket.read_with(read).await?;
-        Ok(facts(self.buffer.get(..length).unwrap_or_default()))
     }
 }
 
@@ -195,7 +231,7 @@ impl Table {
                     addresses.remove(&address);
                 }
             }
-            Fact::Done { .. } | Fact::Refused(_) | Fact::Overrun => {}
+            Fact::Done | Fact::Refused(_) | Fact::Overrun => {}
         }
     }
 

@@ -48,7 +48,9 @@ pub(crate) fn run(lab: &Lab, rounds: usize, peer: bool) -> anyhow::Result<()> {
     for node in 1..=lab.node_count() {
         let host = lab.host(&format!("n{node}"))?;
         // The table is its speaker's own until that has ended.
-        wait::until_seen(LIMIT, "the table to be let go", || host.run(&["nft", "delete", "table", "inet", "landfall"]))?;
+        wait::until_seen(LIMIT, "the table to be let go", || {
+            host.run(&["nft", "delete", "table", "inet", "landfall"])
+        })?;
     }
     metallb::install(lab, "192.0.2.150-192.0.2.199")?;
     let theirs = measure(lab, rounds)?;
