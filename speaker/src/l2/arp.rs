@@ -2,6 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use pnet_base::MacAddr;
+use pnet_packet::Packet;
+use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, ArpPacket, MutableArpPacket};
+use pnet_packet::ethernet::{EtherTypes, EthernetPacket, MutableEthernetPacket};
+
 use crate::link::Mac;
 
 /// The Ethernet type of ARP.
@@ -9,8 +14,8 @@ pub const ETHERTYPE: u16 = 0x0806;
 /// Length of a frame without padding: an Ethernet header of 14 bytes and 28 bytes of ARP.
 pub const FRAME: usize = 42;
 
-/// Hardware type Ethernet, protocol type IPv4, and the lengths of both kinds of address (RFC 826).
-const FORM: [u8; 6] = [0, 1, 8, 0, 6, 4];
+/// Where the ARP packet begins in a frame.
+const HEADER: usize = 14;
 
 /// What an ARP packet does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,57 +61,59 @@ pub enum Malformed {
 /// Reads an Ethernet frame. Padding after the packet is allowed.
 pub fn decode(frame: &[u8]) -> Result<Arp, Malformed> {
     let frame: &[u8; FRAME] = frame.first_chunk().ok_or(Malformed::Short)?;
-    let mut rest = frame.as_slice();
-    let _ethernet: [u8; 12] = take(&mut rest)?;
-    if take::<2>(&mut rest)? != ETHERTYPE.to_be_bytes() || take::<6>(&mut rest)? != FORM {
+    let ethernet = EthernetPacket::new(frame).ok_or(Malformed::Short)?;
+    let arp = ArpPacket::new(ethernet.payload()).ok_or(Malformed::Short)?;
+    // The view reads the places of Ethernet and IPv4 whatever the packet says it holds (RFC 826 has other forms).
+    let form =
+        (arp.get_hardware_type(), arp.get_protocol_type(), arp.get_hw_addr_len(), arp.get_proto_addr_len());
+    if ethernet.get_ethertype() != EtherTypes::Arp
+        || form != (ArpHardwareTypes::Ethernet, EtherTypes::Ipv4, 6, 4)
+    {
         return Err(Malformed::Form);
     }
-    let operation = match u16::from_be_bytes(take(&mut rest)?) {
-        1 => Operation::Request,
-        2 => Operation::Reply,
-        other => return Err(Malformed::Operation(other)),
+    let operation = match arp.get_operation() {
+        ArpOperations::Request => Operation::Request,
+        ArpOperations::Reply => Operation::Reply,
+        ArpOperation(other) => return Err(Malformed::Operation(other)),
     };
-    let sender_mac = Mac(take(&mut rest)?);
+    let sender_mac = Mac(arp.get_sender_hw_addr().octets());
     if sender_mac.is_group() || sender_mac == Mac([0; 6]) {
         return Err(Malformed::Sender(sender_mac));
     }
     Ok(Arp {
         operation,
         sender_mac,
-        sender_ip: Ipv4Addr::from(take::<4>(&mut rest)?),
-        target_mac: Mac(take(&mut rest)?),
-        target_ip: Ipv4Addr::from(take::<4>(&mut rest)?),
+        sender_ip: arp.get_sender_proto_addr(),
+        target_mac: Mac(arp.get_target_hw_addr().octets()),
+        target_ip: arp.get_target_proto_addr(),
     })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (head, tail) = rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
-    *rest = tail;
-    Ok(*head)
 }
 
 impl Arp {
     /// The frame that carries the packet to `destination`, from the sender's hardware address.
     #[must_use]
     pub fn encode(&self, destination: Mac) -> [u8; FRAME] {
-        let operation: u16 = match self.operation {
-            Operation::Request => 1,
-            Operation::Reply => 2,
-        };
         let mut frame = [0; FRAME];
-        let parts: [&[u8]; 9] = [
-            &destination.0,
-            &self.sender_mac.0,
-            &ETHERTYPE.to_be_bytes(),
-            &FORM,
-            &operation.to_be_bytes(),
-            &self.sender_mac.0,
-            &self.sender_ip.octets(),
-            &self.target_mac.0,
-            &self.target_ip.octets(),
-        ];
-        for (to, from) in frame.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
+        let (header, packet) = frame.split_at_mut(HEADER);
+        // Both parts are as long as their views want, so neither is ever missing.
+        if let Some(mut ethernet) = MutableEthernetPacket::new(header) {
+            ethernet.set_destination(MacAddr::from(destination.0));
+            ethernet.set_source(MacAddr::from(self.sender_mac.0));
+            ethernet.set_ethertype(EtherTypes::Arp);
+        }
+        if let Some(mut arp) = MutableArpPacket::new(packet) {
+            arp.set_hardware_type(ArpHardwareTypes::Ethernet);
+            arp.set_protocol_type(EtherTypes::Ipv4);
+            arp.set_hw_addr_len(6);
+            arp.set_proto_addr_len(4);
+            arp.set_operation(match self.operation {
+                Operation::Request => ArpOperations::Request,
+                Operation::Reply => ArpOperations::Reply,
+            });
+            arp.set_sender_hw_addr(MacAddr::from(self.sender_mac.0));
+            arp.set_sender_proto_addr(self.sender_ip);
+            arp.set_target_hw_addr(MacAddr::from(self.target_mac.0));
+            arp.set_target_proto_addr(self.target_ip);
         }
         frame
     }
