@@ -21,6 +21,8 @@ use crate::wait;
 
 /// Cgroup of the control plane.
 pub(crate) const CGROUP: &str = "control-plane";
+/// What runs beside the API server and works through it.
+pub(crate) const MANAGERS: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
 /// Where `kubectl proxy` listens inside the router's namespace: the API without TLS and tokens.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
@@ -89,7 +91,7 @@ impl ControlPlane<'_> {
         Err(Error::Part { what: failed, log: tail(&self.state.log("kube-apiserver"), 20) })
     }
 
-    /// Starts the controller manager and the scheduler.
+    /// Starts the [`MANAGERS`]: the controller manager and the scheduler.
     pub(crate) fn start_managers(&self) -> Result<()> {
         let pki = Pki::at(self.state.path("pki"));
         let mut manager = self.kube("kube-controller-manager", "system:kube-controller-manager");
@@ -105,10 +107,11 @@ impl ControlPlane<'_> {
             format!("--service-account-private-key-file={}", text(&pki.file("service-accounts.key"))),
             format!("--root-ca-file={}", text(&pki.file("ca.crt"))),
         ]);
-        self.start("kube-controller-manager", manager)?;
+        let [controller_manager, kube_scheduler] = MANAGERS;
+        self.start(controller_manager, manager)?;
         let mut scheduler = self.kube("kube-scheduler", "system:kube-scheduler");
         scheduler.extend(["--leader-elect=false".into(), "--secure-port=0".into()]);
-        self.start("kube-scheduler", scheduler)
+        self.start(kube_scheduler, scheduler)
     }
 
     fn etcd(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! Faults: what can go wrong with a node, its cable or the API server.
 
 use crate::command;
+use crate::control::MANAGERS;
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::netns;
@@ -67,11 +68,24 @@ impl Lab {
         }
     }
 
-    /// Starts the API server again and waits until it is ready.
+    /// Starts the API server again, waits until it is ready and starts the controller manager and the scheduler
+    /// anew. A control plane with several replicas does the same: they end when they cannot renew their lease and
+    /// are started again. Left alone, client-go's watches wait up to a minute before they ask again
+    /// (`tools/cache/reflector.go`: 30 s, doubled by jitter).
     pub fn start_apiserver(&self) -> Result<()> {
-        if self.state.process("kube-apiserver").is_none() {
+        let stopped = self.state.process("kube-apiserver").is_none();
+        if stopped {
             self.control_plane().start_apiserver()?;
         }
-        self.control_plane().wait_ready()
+        self.control_plane().wait_ready()?;
+        if stopped {
+            for manager in MANAGERS {
+                if let Some(process) = self.state.process(manager) {
+                    process.kill()?;
+                }
+            }
+            self.control_plane().start_managers()?;
+        }
+        Ok(())
     }
 }
