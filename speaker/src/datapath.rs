@@ -12,7 +12,7 @@ mod keys;
 pub mod layout;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use landfall_core::frontend::{Frontend, FrontendKey};
 use landfall_core::name::ServiceKey;
 use landfall_core::service::Protocol;
 
-use self::books::{Books, Plan};
+use self::books::{Books, Leftovers, Plan};
 use self::layout::TABLE;
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
@@ -72,7 +72,28 @@ pub struct DataPath<K> {
     /// What is in the kernel; nothing is known before the first commit and after a failure.
     books: Option<Books>,
     seen: Option<Inspection>,
-    /// Connections to delete once the kernel no longer makes new ones.
+    /// What the last commits left behind, oldest first.
+    wakes: VecDeque<Wake>,
+    /// The front ends those commits changed, with the last commit that did.
+    settling: HashMap<FrontendKey, u64>,
+    /// What the next commit takes away.
+    leftovers: Leftovers,
+    /// How many commits the kernel has taken.
+    commits: u64,
+}
+
+/// What a commit leaves behind for as long as packets are under way that have met the rules before it.
+///
+/// A packet looks twice at each map whose entries are exchanged, so that it finds the old entry or the new one; it
+/// could miss both only if the entry were exchanged twice while it is under way. So a front end that was changed
+/// is not changed again, and what its old entries lead to stays, until the kernel has been waited for.
+#[derive(Debug, Default)]
+struct Wake {
+    /// Which commit.
+    commit: u64,
+    /// Elements that only such packets are led to.
+    leftovers: Leftovers,
+    /// Connections to delete; such packets may still make some.
     gone: BTreeSet<Flows>,
 }
 
@@ -90,7 +111,10 @@ impl<K: Kernel> DataPath<K> {
             dirty: BTreeSet::new(),
             books: None,
             seen: None,
-            gone: BTreeSet::new(),
+            wakes: VecDeque::new(),
+            settling: HashMap::new(),
+            leftovers: Leftovers::default(),
+            commits: 0,
         }
     }
 
@@ -185,44 +209,102 @@ impl<K: Kernel> DataPath<K> {
         }
     }
 
-    /// Brings the kernel to what is staged. Nothing staged is lost when it fails: the next commit, which then
-    /// replaces everything, has it all.
+    /// Brings the kernel to what is staged, and waits until nothing of the old is left. Nothing staged is lost when it
+    /// fails: the next commit, which then replaces everything, has it all.
     pub fn commit(&mut self) -> Result<Committed, ApplyError> {
-        let Some(mut books) = self.books.take() else {
-            let committed = self.commit_full()?;
-            self.forget();
-            return Ok(committed);
-        };
+        let mut committed = self.commit_ready()?;
+        while self.is_incomplete() {
+            if let Some(commit) = self.unsettled() {
+                K::grace();
+                self.settled(commit);
+            }
+            let more = self.commit_ready()?;
+            committed = Committed {
+                operations: committed.operations + more.operations,
+                bytes: committed.bytes + more.bytes,
+                generation: more.generation,
+                full: committed.full || more.full,
+            };
+        }
+        Ok(committed)
+    }
+
+    /// Brings the kernel to what is staged, except for front ends that were changed a moment ago: those wait for
+    /// [`DataPath::settled`]. Nothing staged is lost when it fails, as with [`DataPath::commit`].
+    pub fn commit_ready(&mut self) -> Result<Committed, ApplyError> {
+        let Some(mut books) = self.books.take() else { return self.commit_full() };
         let mut plan = Plan::default();
-        let dirty = mem::take(&mut self.dirty);
-        for key in &dirty {
-            let new = self.wanted.get(key).map(|claim| &claim.front);
-            self.gone.extend(abandoned(
-                *key,
-                books.get(key).map(|front| &**front),
-                new.map(|front| &**front),
-            ));
-            books.set(*key, new, &mut plan);
+        Books::sweep(mem::take(&mut self.leftovers), &mut plan);
+        let (waiting, ready): (BTreeSet<_>, BTreeSet<_>) =
+            mem::take(&mut self.dirty).into_iter().partition(|key| self.settling.contains_key(key));
+        self.dirty = waiting;
+        let commit = self.commits + 1;
+        let mut gone = BTreeSet::new();
+        let before = self.settling.len();
+        for key in ready {
+            let new = self.wanted.get(&key).map(|claim| &claim.front);
+            if let Some(old) = books.get(&key) {
+                gone.extend(abandoned(key, Some(old), new.map(|front| &**front)));
+                self.settling.insert(key, commit);
+            }
+            books.set(key, new, &mut plan);
         }
         books.set_pods(&self.node.pod_cidrs, &mut plan);
         books.settle(&mut plan);
-        let committed = if books.outgrown() {
+        let (batches, leftovers) = plan.into_batches(self.seed);
+        if self.settling.len() > before {
+            self.wakes.push_back(Wake { commit, leftovers, gone });
+        }
+        if books.outgrown() {
             tracing::info!("a map of the data path has outgrown its size, replacing the table");
-            self.commit_full()?
-        } else {
-            match self.apply(plan.into_batches(self.seed)) {
-                Ok(committed) => {
-                    self.books = Some(books);
-                    committed
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an update of the data path failed, replacing the table");
-                    self.commit_full()?
-                }
+            return self.commit_full();
+        }
+        match self.apply(batches) {
+            Ok(committed) => {
+                self.books = Some(books);
+                self.commits = commit;
+                Ok(committed)
             }
-        };
-        self.forget();
-        Ok(committed)
+            Err(error) => {
+                tracing::warn!(%error, "an update of the data path failed, replacing the table");
+                self.commit_full()
+            }
+        }
+    }
+
+    /// Whether everything staged is in the kernel.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Whether something is staged that waits, or something that is not wanted any more is in the kernel.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        !self.dirty.is_empty() || !self.leftovers.is_empty() || self.wakes.iter().any(Wake::holds)
+    }
+
+    /// The last commit that packets may be under way around; [`DataPath::settled`] wants it back once the kernel
+    /// has been waited for ([`Kernel::grace`]). `None`: there is nothing to wait for.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<u64> {
+        self.wakes.back().map(|wake| wake.commit)
+    }
+
+    /// No packet is under way any more that has met the rules before that commit. What waited for it goes with the
+    /// next commit.
+    pub fn settled(&mut self, commit: u64) {
+        while let Some(wake) = self.wakes.pop_front_if(|wake| wake.commit <= commit) {
+            self.leftovers.append(wake.leftovers);
+            self.forget(&wake.gone);
+        }
+        self.settling.retain(|_, of| *of > commit);
+    }
+
+    /// The Services whose latest state is not in the kernel yet because a front end of theirs waits.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<ServiceKey> {
+        self.dirty.iter().filter_map(|key| self.wanted.get(key)).map(|claim| claim.service.clone()).collect()
     }
 
     fn apply(&mut self, batches: Vec<Vec<Op>>) -> Result<Committed, ApplyError> {
@@ -271,6 +353,13 @@ impl<K: Kernel> DataPath<K> {
         committed.full = true;
         self.dirty.clear();
         self.books = Some(books);
+        self.commits += 1;
+        // The old table took everything with it that its packets could still be led to.
+        self.settling.clear();
+        self.leftovers = Leftovers::default();
+        for wake in mem::take(&mut self.wakes) {
+            self.forget(&wake.gone);
+        }
         Ok(committed)
     }
 
@@ -297,13 +386,18 @@ impl<K: Kernel> DataPath<K> {
     }
 
     /// Deletes connections to endpoints that are gone. That it fails does not undo the commit.
-    fn forget(&mut self) {
-        let gone = mem::take(&mut self.gone);
+    fn forget(&mut self, gone: &BTreeSet<Flows>) {
         if !gone.is_empty()
-            && let Err(error) = self.kernel.forget(&gone)
+            && let Err(error) = self.kernel.forget(gone)
         {
             tracing::warn!(%error, flows = gone.len(), "cannot delete connections to endpoints that are gone");
         }
+    }
+}
+
+impl Wake {
+    fn holds(&self) -> bool {
+        !self.leftovers.is_empty() || !self.gone.is_empty()
     }
 }
 

@@ -329,6 +329,9 @@ impl Kernel for FakeKernel {
         self.flags
     }
 
+    /// No packet ever passes here.
+    fn grace() {}
+
     fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
         self.forgotten.extend(flows);
         Ok(())

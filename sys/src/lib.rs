@@ -1,5 +1,5 @@
 //! What Landfall needs of the system and no safe wrapper offers: binding an `AF_PACKET` socket to an interface,
-//! locking its filter, and waiting for a socket in tokio. All `unsafe` of the project is in this file.
+//! locking its filter, waiting for a socket in tokio, and waiting for what the kernel is in the middle of. All `unsafe` of the project is in this file.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +21,19 @@ pub fn packet_socket(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::R
     lock_filter(&socket)?;
     socket.bind(&link_address(index, ethertype)?)?;
     Ok(socket)
+}
+
+/// Waits until everything that the kernel was in the middle of under RCU when this was called is over, packets
+/// on their way through netfilter's rules among it: one grace period, some milliseconds (membarrier(2),
+/// `MEMBARRIER_CMD_GLOBAL`, which is `synchronize_rcu()` in `kernel/sched/membarrier.c`).
+///
+/// Fails where the kernel runs without its scheduling clock (`nohz_full`) or a seccomp filter forbids the call.
+#[allow(unsafe_code, reason = "neither socket2 nor nix knows membarrier")]
+pub fn wait_for_readers() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes three integers and touches no memory of this process.
+    let outcome = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Forbids any later change of the filter of a socket (socket(7), `SO_LOCK_FILTER`).

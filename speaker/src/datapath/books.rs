@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use landfall_core::addr::{AddrRange, Family};
-use landfall_core::diff::{Change, Dispatch, Entry, Slot, diff};
+use landfall_core::diff::{Change, Dispatch, Entry, Slot, Space, diff};
+use landfall_core::endpoints::Target;
 use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
 
 use super::counts::Counts;
@@ -48,14 +49,34 @@ type Elements = BTreeMap<(Map, Family), Vec<Element>>;
 /// Changes of the kernel, sorted by when they may happen.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// What nothing leads to any more.
+    sweep: Elements,
     /// Sources that must be there before a dispatch leads to them.
     early: Elements,
     remove: Elements,
     insert: Elements,
     chains_new: Vec<Chain>,
     chains_old: Vec<Chain>,
-    /// Sources that must stay until no dispatch leads to them.
+    /// Sources and endpoints that packets may be led to that have met the old dispatch.
     late: Elements,
+}
+
+/// Elements that go once no packet can be led to them any more.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers(Elements);
+
+impl Leftovers {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// These as well.
+    pub(super) fn append(&mut self, more: Self) {
+        for ((map, family), elements) in more.0 {
+            add(&mut self.0, map, family, elements);
+        }
+    }
 }
 
 impl Books {
@@ -88,8 +109,20 @@ impl Books {
 
         let old_front = old.as_ref().map(|installed| &*installed.front);
         let changes = diff(old_front, new.map(|front| &**front));
+        let stays = |space| new.map_or(0, |front| targets(front, space).len());
+        let stays = |space, index: u32| usize::try_from(index).is_ok_and(|index| index < stays(space));
         for change in &changes {
-            self.entry(key, *change, (old_bank, bank), plan);
+            match *change {
+                Change::Remove(Slot::Endpoint(space, index), Entry::Target(target))
+                    // No other endpoint comes in its place.
+                    if !stays(space, index) =>
+                {
+                    let element =
+                        Element::of(keys::endpoint(key, space, index), Value::Data(keys::target(target)));
+                    add(&mut plan.late, Map::Endpoint, family, vec![element]);
+                }
+                change => self.entry(key, change, (old_bank, bank), plan),
+            }
         }
         if moved && let (Some(old_front), Some(_)) = (old_front, new) {
             // A guarded dispatch that stays what it is still has to lead to the other set of sources.
@@ -195,9 +228,16 @@ impl Books {
         for (at, elements) in plan.insert.iter().chain(&plan.early) {
             *self.filled.entry(*at).or_default() += elements.len();
         }
-        for (at, elements) in plan.remove.iter().chain(&plan.late) {
+        for (at, elements) in plan.remove.iter().chain(&plan.sweep) {
             let filled = self.filled.entry(*at).or_default();
             *filled = filled.saturating_sub(elements.len());
+        }
+    }
+
+    /// Adds to the plan that elements go which nothing leads to any more; before [`Books::settle`].
+    pub(super) fn sweep(leftovers: Leftovers, plan: &mut Plan) {
+        for ((map, family), elements) in leftovers.0 {
+            add(&mut plan.sweep, map, family, elements);
         }
     }
 
@@ -234,12 +274,17 @@ impl Plan {
         insert(builder, self.insert);
     }
 
-    /// The plan as up to three batches, in this order: sources that come, everything else, sources that go.
-    pub(super) fn into_batches(self, seed: u32) -> Vec<Vec<Op>> {
+    /// The plan as up to three batches, and what is to go later. First goes what nothing leads to, since something
+    /// equal may come; then come the chains and sources that the last batch leads to: a packet that began before a batch sees the rules of a chain as they were then, and a chain that
+    /// came with that very batch had none (`nft_do_chain` in `net/netfilter/nf_tables_core.c` picks the generation
+    /// of the rules once, at its start).
+    pub(super) fn into_batches(self, seed: u32) -> (Vec<Vec<Op>>, Leftovers) {
+        let mut sweep = Builder::new(seed);
+        remove(&mut sweep, self.sweep);
         let mut early = Builder::new(seed);
+        dynamic_chains(&mut early, &self.chains_new);
         insert(&mut early, self.early);
         let mut main = Builder::new(seed);
-        dynamic_chains(&mut main, &self.chains_new);
         remove(&mut main, self.remove);
         insert(&mut main, self.insert);
         // Guards before the chains they lead to.
@@ -248,9 +293,8 @@ impl Plan {
         for chain in guards.into_iter().chain(others) {
             main.push(Op::DeleteChain(chain.name()));
         }
-        let mut late = Builder::new(seed);
-        remove(&mut late, self.late);
-        [early, main, late].into_iter().map(Builder::into_ops).filter(|ops| !ops.is_empty()).collect()
+        let batches = [sweep, early, main].into_iter().map(Builder::into_ops).filter(|ops| !ops.is_empty());
+        (batches.collect(), Leftovers(self.late))
     }
 }
 
@@ -275,6 +319,16 @@ fn remove(builder: &mut Builder, elements: Elements) {
 fn add(elements: &mut Elements, map: Map, family: Family, mut more: Vec<Element>) {
     if !more.is_empty() {
         elements.entry((map, family)).or_default().append(&mut more);
+    }
+}
+
+/// The endpoints of a front end in one of its lists.
+fn targets(front: &Frontend, space: Space) -> &[Target] {
+    match (&front.route, space) {
+        (Route::Cluster { targets }, Space::Everywhere) => targets,
+        (Route::Cluster { .. }, Space::Local) => &[],
+        (Route::Local { everywhere, .. }, Space::Everywhere) => everywhere,
+        (Route::Local { local, .. }, Space::Local) => local,
     }
 }
 

@@ -175,7 +175,7 @@ impl Builder {
         }
 
         self.chain("post", Some(nat(Hook::Postrouting, SNAT_PRIORITY)));
-        for family in FAMILIES {
+        for family in FAMILIES.into_iter().chain(FAMILIES) {
             self.post(family);
         }
     }
@@ -272,7 +272,9 @@ impl Builder {
                 }
             }
             (None, Outcome::Forward { space, spread, count }) => {
-                for family in FAMILIES {
+                // The second look finds the endpoint that came at the instant at which the first found the old one
+                // gone.
+                for family in FAMILIES.into_iter().chain(FAMILIES) {
                     let rule = self.forward(family, space, spread, count);
                     self.ops.push(Op::AddRule(name.clone(), rule));
                 }

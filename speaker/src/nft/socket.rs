@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use netlink_sys::constants::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -228,6 +229,15 @@ impl kernel::Kernel for Kernel {
 
     fn table_flags(&self) -> TableFlags {
         self.flags
+    }
+
+    fn grace() {
+        /// Far longer than any packet is under way: for kernels that do not tell.
+        const LONG_ENOUGH: Duration = Duration::from_millis(100);
+        if let Err(error) = landfall_sys::wait_for_readers() {
+            tracing::debug!(%error, "the kernel does not say when packets under way are through");
+            std::thread::sleep(LONG_ENOUGH);
+        }
     }
 
     fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {

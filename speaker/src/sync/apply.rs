@@ -12,7 +12,8 @@ use landfall_runtime::health::{Gate, Pulse};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Batch, Report};
 use crate::datapath::{Committed, DataPath, NodeNet};
@@ -47,8 +48,22 @@ pub struct Applier<K: Kernel> {
     pulse: Pulse,
     pending: Pending,
     commits: u64,
+    /// The wait for packets that are under way, and the commit that they have met the rules before.
+    grace: Option<(u64, JoinHandle<()>)>,
+    /// How much of the API is in the kernel.
+    reached: Watermark,
     /// How many endpoints each Service in the data path has, over all its front ends.
     endpoints: HashMap<ServiceKey, usize>,
+}
+
+/// What the thread waits for.
+enum Next {
+    /// Work, or the end of it.
+    Batch(Option<Batch>),
+    /// Packets that had met the rules before that commit are through.
+    Settled(u64),
+    /// Time has passed.
+    Woken,
 }
 
 /// What is staged and not in the kernel yet.
@@ -61,7 +76,7 @@ struct Pending {
     retry: Option<Duration>,
 }
 
-impl<K: Kernel> Applier<K> {
+impl<K: Kernel + 'static> Applier<K> {
     /// A thread that has written nothing yet; `ready` opens with its first commit.
     #[must_use]
     pub fn new(
@@ -73,7 +88,19 @@ impl<K: Kernel> Applier<K> {
     ) -> Self {
         let (batches, reports) = channels;
         let (pending, endpoints) = (Pending::default(), HashMap::new());
-        Self { path, batches, reports, metrics, ready, pulse, pending, commits: 0, endpoints }
+        Self {
+            path,
+            batches,
+            reports,
+            metrics,
+            ready,
+            pulse,
+            pending,
+            commits: 0,
+            grace: None,
+            reached: Watermark::default(),
+            endpoints,
+        }
     }
 
     /// Works until a channel closes. Blocks: give it a thread of its own. The kernel's table stays as it is.
@@ -82,15 +109,19 @@ impl<K: Kernel> Applier<K> {
         let mut verified = Instant::now();
         loop {
             self.pulse.beat();
-            let mut due = match runtime.block_on(timeout_at(wake, self.batches.recv())) {
-                Ok(Some(batch)) => {
+            let mut due = match runtime.block_on(self.next(wake)) {
+                Next::Batch(Some(batch)) => {
                     self.stage(batch);
                     self.stage_waiting()?;
                     // A kernel that refuses is not asked more often because more comes.
                     self.pending.retry.is_none()
                 }
-                Ok(None) => return Err(ApplierStopped),
-                Err(_) => self.pending.retry.is_some(),
+                Next::Batch(None) => return Err(ApplierStopped),
+                Next::Settled(commit) => {
+                    self.path.settled(commit);
+                    self.pending.retry.is_none() && self.path.is_incomplete()
+                }
+                Next::Woken => self.pending.retry.is_some(),
             };
             if verified.elapsed() >= VERIFY && self.commits > 0 {
                 verified = Instant::now();
@@ -99,11 +130,37 @@ impl<K: Kernel> Applier<K> {
             if due {
                 self.commit()?;
             }
+            if self.grace.is_none()
+                && let Some(commit) = self.path.unsettled()
+            {
+                self.grace = Some((commit, runtime.spawn_blocking(K::grace)));
+            }
             // After new work that could not be tried yet the time of the next attempt stays as it was.
             if due || wake <= Instant::now() {
                 wake = Instant::now() + self.pending.retry.unwrap_or(VERIFY);
             }
         }
+    }
+
+    /// Waits for the next thing to happen, until `wake` at most.
+    async fn next(&mut self, wake: Instant) -> Next {
+        let settled = async {
+            match &mut self.grace {
+                // That the wait ended is all that matters; it cannot fail but by the end of the runtime.
+                Some((commit, wait)) => {
+                    let _ = wait.await;
+                    *commit
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let commit = tokio::select! {
+            batch = self.batches.recv() => return Next::Batch(batch),
+            commit = settled => commit,
+            () = sleep_until(wake) => return Next::Woken,
+        };
+        self.grace = None;
+        Next::Settled(commit)
     }
 
     fn stage(&mut self, batch: Batch) {
@@ -158,7 +215,7 @@ impl<K: Kernel> Applier<K> {
 
     fn commit(&mut self) -> Result<(), ApplierStopped> {
         let began = Instant::now();
-        let report = match self.path.commit() {
+        let report = match self.path.commit_ready() {
             Ok(committed) => {
                 self.commits += 1;
                 self.measure(&committed, began);
@@ -173,10 +230,19 @@ impl<K: Kernel> Applier<K> {
                     "committed"
                 );
                 self.ready.set(true);
-                let pending = mem::take(&mut self.pending);
+                let mut pending = mem::take(&mut self.pending);
                 // The watermark goes on from here when the next commit only repairs.
                 self.pending.watermark = pending.watermark;
-                Report::Committed { vips: pending.vips, watermark: pending.watermark, commits: self.commits }
+                if self.path.is_complete() {
+                    self.reached = pending.watermark;
+                } else {
+                    // Those whose latest state waits are told of when it is in.
+                    let waiting = self.path.waiting();
+                    self.pending.since = pending.since;
+                    self.pending.vips =
+                        pending.vips.extract_if(.., |(key, _)| waiting.contains(key)).collect();
+                }
+                Report::Committed { vips: pending.vips, watermark: self.reached, commits: self.commits }
             }
             Err(error) => {
                 self.metrics.kernel_errors.inc();

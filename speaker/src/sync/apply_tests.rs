@@ -40,6 +40,10 @@ impl Kernel for Shared {
         self.0.lock().unwrap().table_flags()
     }
 
+    fn grace() {
+        FakeKernel::grace();
+    }
+
     fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
         self.0.lock().unwrap().forget(flows)
     }
