@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::name::NodeName;
 use crate::service::{Protocol, SliceEndpoint, SlicePort};
 
 /// The family prefix of the addresses in a row: every behaviour holds in both.
@@ -18,15 +19,23 @@ fn service_port(name: &str) -> ServicePort {
     ServicePort { name: Arc::from(name), protocol: Protocol::Tcp, port: number(80), node_port: None }
 }
 
-/// An endpoint in words: `r` ready, `s` serving, `t` terminating, `@n` its node.
+/// An endpoint in words: `r` ready, `s` serving, `t` terminating, `@n` its node, `/a,b` the zones and `!m` the node it
+/// is hinted for.
 fn endpoint(prefix: &str, last: u8, words: &str) -> SliceEndpoint {
+    let (words, near) = words.split_once('!').map_or((words, None), |(words, near)| (words, Some(near)));
+    let (words, zones) = words.split_once('/').map_or((words, ""), |(words, zones)| (words, zones));
     let (state, node) = words.split_once('@').map_or((words, None), |(state, node)| (state, Some(node)));
+    let hints = Hints {
+        zones: zones.split(',').filter(|zone| !zone.is_empty()).map(Arc::from).collect(),
+        nodes: near.map(NodeName::new).into_iter().collect(),
+    };
     SliceEndpoint {
         addr: format!("{prefix}{last}").parse().unwrap(),
         ready: state.contains('r'),
         serving: state.contains('s'),
         terminating: state.contains('t'),
         node: node.map(NodeName::new),
+        hints: (hints != Hints::default()).then(|| Arc::new(hints)),
     }
 }
 
@@ -40,7 +49,12 @@ fn slice(family: Family, prefix: &str, endpoints: &[(u8, &str)]) -> Slice {
 
 fn selected(family: Family, slices: &[Slice]) -> Selection {
     let slices: Vec<&Slice> = slices.iter().collect();
-    select(&service_port("web"), family, &slices, &NodeName::new("here"), false)
+    select(&service_port("web"), family, &slices, &here())
+}
+
+/// The node of the tests, in zone a.
+fn here() -> Place {
+    Place { node: NodeName::new("here"), zone: Some(Arc::from("a")) }
 }
 
 /// The last parts of the addresses: everywhere, local, draining.
@@ -60,21 +74,27 @@ fn lasts(found: &Selection) -> [Vec<u8>; 3] {
 fn ready_endpoints_carry_the_traffic_and_terminating_ones_only_where_there_is_none() {
     for (family, prefix) in FAMILIES {
         for (what, endpoints, expected) in [
+            // S2
             (
                 "ready ones, the rest not",
                 &[(1, "rs@here"), (2, "@here"), (3, "rs@there")][..],
                 [&[1, 3][..], &[1], &[]],
             ),
+            // S3
             (
                 "none ready: all that still serve",
                 &[(1, "st@here"), (2, "st@there"), (3, "t@here")],
                 [&[1, 2], &[1], &[]],
             ),
+            // S4
             ("one ready anywhere: no mixing", &[(1, "st@there"), (2, "rs@there")], [&[2], &[], &[1]]),
+            // S6, S10
             ("local and global apart", &[(1, "st@here"), (2, "rs@there")], [&[2], &[1], &[]]),
+            // S5
             ("local ready before local terminating", &[(1, "st@here"), (2, "rs@here")], [&[2], &[2], &[1]]),
+            // S8, S9
             ("not serving is never used", &[(1, "t@here"), (2, "@there")], [&[], &[], &[]]),
-            ("serving but not terminating is not enough", &[(1, "s@here")], [&[], &[], &[]]),
+            ("serving but not terminating gets nothing new", &[(1, "s@here")], [&[], &[], &[1]]),
             ("no node is local nowhere", &[(1, "rs")], [&[1], &[], &[]]),
         ] {
             let found = selected(family, &[slice(family, prefix, endpoints)]);
@@ -85,6 +105,7 @@ fn ready_endpoints_carry_the_traffic_and_terminating_ones_only_where_there_is_no
 
 #[test]
 fn a_duplicate_is_one_target_and_the_living_record_of_a_reused_address_wins() {
+    // S21, S22
     for (family, prefix) in FAMILIES {
         let twice = [slice(family, prefix, &[(1, "rs@here")]), slice(family, prefix, &[(1, "rs@here")])];
         assert_eq!(lasts(&selected(family, &twice))[0], [1], "{family}");
@@ -103,6 +124,7 @@ fn a_duplicate_is_one_target_and_the_living_record_of_a_reused_address_wins() {
 
 #[test]
 fn families_do_not_mix() {
+    // S30
     let slices = FAMILIES.map(|(family, prefix)| slice(family, prefix, &[(1, "rs@here")]));
     for (family, prefix) in FAMILIES {
         let found = selected(family, &slices);
@@ -113,6 +135,7 @@ fn families_do_not_mix() {
 
 #[test]
 fn ports_are_matched_by_name_and_protocol_and_may_differ_between_slices() {
+    // S24, S25, S26, S27, S28
     let (family, prefix) = FAMILIES[0];
     let with = |ports: &[(&str, Protocol, Option<u16>)], last| {
         let mut made = slice(family, prefix, &[(last, "rs@here")]);
@@ -135,17 +158,57 @@ fn ports_are_matched_by_name_and_protocol_and_may_differ_between_slices() {
     let ports: Vec<u16> = found.everywhere.iter().map(|target| target.port.get()).collect();
     assert_eq!(ports, [8080, 9090], "a port without a number is no port");
     let slices: Vec<&Slice> = slices.iter().collect();
-    let unnamed = select(&service_port(""), family, &slices, &NodeName::new("here"), false);
+    let unnamed = select(&service_port(""), family, &slices, &here());
     assert_eq!(unnamed.everywhere.iter().map(|target| target.port.get()).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
-fn everything_counts_as_ready_when_the_service_publishes_it() {
+fn hints_count_when_every_ready_endpoint_has_some_and_one_is_for_here() {
     for (family, prefix) in FAMILIES {
-        let slices = [slice(family, prefix, &[(1, "@here"), (2, "t@there")])];
+        for (what, endpoints, expected) in [
+            // S13
+            ("its zone", &[(1, "rs@here/a"), (2, "rs@there/b")][..], [&[1][..], &[1], &[2]]),
+            // S14
+            ("one has no hint", &[(1, "rs@here/a"), (2, "rs@there")], [&[1, 2], &[1], &[]]),
+            ("none is for this zone", &[(1, "rs@there/b"), (2, "rs@there/c")], [&[1, 2], &[], &[]]),
+            // S15: node hints go before zone hints, and fall back to them.
+            ("its node", &[(1, "rs@here/a!here"), (2, "rs@there/a!there")], [&[1], &[1], &[2]]),
+            ("no node hint for here", &[(1, "rs@x/a!x"), (2, "rs@y/b!y")], [&[1], &[], &[2]]),
+            ("a node hint is missing", &[(1, "rs@here/a!here"), (2, "rs@y/a")], [&[1, 2], &[1], &[]]),
+            // S16: the hints of what is not ready do not count.
+            ("not ready without hint", &[(1, "rs@here/a"), (2, "rs@y/b"), (3, "@z")], [&[1], &[1], &[2]]),
+            ("only an unready one here", &[(1, "@here/a"), (2, "rs@y/b")], [&[2], &[], &[]]),
+            // S17
+            ("several zones", &[(1, "rs@x/b,a"), (2, "rs@y/b")], [&[1], &[], &[2]]),
+            // S18: for the endpoints on this node they do not count.
+            ("local ones", &[(1, "rs@here/b"), (2, "rs@there/a")], [&[2], &[1], &[]]),
+            // S3: nor where none is ready.
+            ("terminating ones", &[(1, "st@here/b"), (2, "st@there/a")], [&[1, 2], &[1], &[]]),
+        ] {
+            let found = selected(family, &[slice(family, prefix, endpoints)]);
+            assert_eq!(lasts(&found), expected.map(<[u8]>::to_vec), "{family}: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_node_without_zone_uses_every_endpoint() {
+    // S14
+    for (family, prefix) in FAMILIES {
+        let slices = [slice(family, prefix, &[(1, "rs@here/a"), (2, "rs@there/b")])];
         let slices: Vec<&Slice> = slices.iter().collect();
-        let found = select(&service_port("web"), family, &slices, &NodeName::new("here"), true);
-        assert_eq!(lasts(&found), [vec![1, 2], vec![1], vec![]], "{family}");
+        let found = select(&service_port("web"), family, &slices, &Place::of(NodeName::new("here")));
+        assert_eq!(lasts(&found)[0], [1, 2], "{family}");
+    }
+}
+
+#[test]
+fn what_still_serves_and_gets_nothing_new_keeps_what_it_began() {
+    // S125, and an endpoint that is serving without being ready.
+    for (family, prefix) in FAMILIES {
+        let endpoints = [(1, "rs@here"), (2, "st@there"), (3, "s@there"), (4, "t@there"), (5, "@there")];
+        let found = selected(family, &[slice(family, prefix, &endpoints)]);
+        assert_eq!(lasts(&found), [vec![1], vec![1], vec![2, 3]], "{family}");
     }
 }
 
@@ -201,7 +264,7 @@ proptest! {
             let slices = made(&lists, family);
             let slices: Vec<&Slice> = slices.iter().collect();
             let seen = ["here", "there", "elsewhere"].map(|node| {
-                select(&service_port("web"), family.0, &slices, &NodeName::new(node), false).everywhere
+                select(&service_port("web"), family.0, &slices, &Place::of(NodeName::new(node))).everywhere
             });
             prop_assert_eq!(&seen[0], &seen[1]);
             prop_assert_eq!(&seen[0], &seen[2]);

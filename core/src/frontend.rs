@@ -13,8 +13,7 @@ use ipnet::IpNet;
 
 use crate::addr::{AddrRange, Family, number};
 use crate::endpoints::{Selection, Target, select};
-use crate::name::NodeName;
-use crate::service::{Affinity, ExternalPolicy, Protocol, Service, Slice, Sources};
+use crate::service::{Affinity, ExternalPolicy, Place, Protocol, Service, Slice, Sources};
 
 /// Which front end: what a client connects to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,12 +130,12 @@ impl Frontend {
     }
 }
 
-/// All front ends of a Service on `node`: one for each of its addresses and ports, endpoints or not.
+/// All front ends of a Service on the node at `here`: one for each of its addresses and ports, endpoints or not.
 ///
 /// `slices` are the Service's own `EndpointSlice`s in any order. Families are independent: an IPv4 address gets
 /// the IPv4 endpoints only.
 #[must_use]
-pub fn frontends(service: &Service, slices: &[&Slice], node: &NodeName) -> Vec<(FrontendKey, Frontend)> {
+pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(FrontendKey, Frontend)> {
     let spread = match service.affinity {
         Affinity::None => Spread::Flow,
         Affinity::ClientIp { .. } => Spread::Client,
@@ -150,7 +149,7 @@ pub fn frontends(service: &Service, slices: &[&Slice], node: &NodeName) -> Vec<(
         }
         let admission = admission(&service.sources, family);
         for port in &service.ports {
-            let mut found = select(port, family, slices, node, service.publish_not_ready);
+            let mut found = select(port, family, slices, here);
             let draining = match port.protocol {
                 Protocol::Udp => mem::take(&mut found.draining).into(),
                 Protocol::Tcp | Protocol::Sctp => Box::default(),

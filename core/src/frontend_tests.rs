@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::name::NodeName;
 use crate::name::ServiceKey;
 use crate::service::{ServicePort, SliceEndpoint, SlicePort};
 
@@ -37,7 +38,6 @@ fn service() -> Service {
         external_policy: ExternalPolicy::Cluster,
         sources: Sources::Any,
         affinity: Affinity::None,
-        publish_not_ready: false,
     }
 }
 
@@ -54,6 +54,7 @@ fn slices() -> [Slice; 2] {
                 serving: true,
                 terminating: !ready,
                 node: Some(NodeName::new(node)),
+                hints: None,
             })
             .to_vec(),
     })
@@ -61,7 +62,7 @@ fn slices() -> [Slice; 2] {
 
 fn made(service: &Service) -> Vec<(FrontendKey, Frontend)> {
     let slices = slices();
-    frontends(service, &slices.iter().collect::<Vec<_>>(), &NodeName::new("here"))
+    frontends(service, &slices.iter().collect::<Vec<_>>(), &Place::of(NodeName::new("here")))
 }
 
 fn targets(list: &[Target]) -> Vec<String> {
@@ -101,7 +102,7 @@ fn the_policy_local_has_two_lists() {
     }
     for (node, serves) in [("there", true), ("nowhere", false)] {
         let slices = slices();
-        let made = frontends(&local, &slices.iter().collect::<Vec<_>>(), &NodeName::new(node));
+        let made = frontends(&local, &slices.iter().collect::<Vec<_>>(), &Place::of(NodeName::new(node)));
         assert!(
             made.iter().all(|(_, front)| front.serves_external() == serves && front.has_endpoints()),
             "{node}"
@@ -111,7 +112,7 @@ fn the_policy_local_has_two_lists() {
 
 #[test]
 fn a_service_without_endpoints_still_has_its_front_ends() {
-    let made = frontends(&service(), &[], &NodeName::new("here"));
+    let made = frontends(&service(), &[], &Place::of(NodeName::new("here")));
     assert_eq!(made.len(), 8);
     assert!(made.iter().all(|(_, front)| !front.has_endpoints()));
 }

@@ -123,8 +123,6 @@ pub struct Service {
     pub sources: Sources,
     /// Whether clients stick to an endpoint.
     pub affinity: Affinity,
-    /// Whether endpoints count as ready whatever their state (`spec.publishNotReadyAddresses`).
-    pub publish_not_ready: bool,
 }
 
 /// A port of an `EndpointSlice`: where the Service port of the same name and protocol is found on its endpoints.
@@ -152,6 +150,34 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// The node it runs on, if the API says; an endpoint without a node is local nowhere.
     pub node: Option<NodeName>,
+    /// From where it is to be used, if the API says (KEP-2433, KEP-3015).
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// From where an endpoint is to be used while others are nearer elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hints {
+    /// The zones (`topology.kubernetes.io/zone` of nodes).
+    pub zones: Vec<Arc<str>>,
+    /// The nodes.
+    pub nodes: Vec<NodeName>,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The node.
+    pub node: NodeName,
+    /// Its zone, if its label `topology.kubernetes.io/zone` says.
+    pub zone: Option<Arc<str>>,
+}
+
+impl Place {
+    /// A node whose zone is not known.
+    #[must_use]
+    pub const fn of(node: NodeName) -> Self {
+        Self { node, zone: None }
+    }
 }
 
 /// An `EndpointSlice`.

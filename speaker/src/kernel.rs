@@ -22,7 +22,9 @@ pub trait Kernel {
 
     /// Waits until no packet is on its way any more that has met the rules as they were before: every packet that
     /// is then in the middle of the rules has begun after all batches applied so far. Takes milliseconds.
-    fn grace();
+    fn grace()
+    where
+        Self: Sized;
 
     /// Forgets connections of front ends that lead to certain endpoints; how many is not told. None is no error.
     fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError>;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use landfall_core::frontend::{self, Frontend, FrontendKey};
 use landfall_core::name::{NodeName, PoolName, ServiceKey};
-use landfall_core::service::{ExternalPolicy, Service, Slice};
+use landfall_core::service::{ExternalPolicy, Place, Service, Slice};
 
 use crate::convert::{Advertisement, NodeFacts, Pool, ServiceFacts, SliceFacts, SliceKey};
 use crate::metrics::Kind;
@@ -108,7 +108,11 @@ impl View {
             }
             Observed::Node(change) => {
                 self.note_list(Kind::Node, &change);
+                let zone = self.place().zone;
                 self.plans_stale |= apply_to_map(&mut self.nodes, change);
+                if self.place().zone != zone {
+                    self.dirty.extend(self.services.keys().cloned());
+                }
             }
             Observed::Pool(change) => {
                 self.note_list(Kind::AddressPool, &change);
@@ -262,7 +266,12 @@ impl View {
     pub fn frontends(&self, key: &ServiceKey) -> Option<Vec<(FrontendKey, Frontend)>> {
         let service = self.service(key)?;
         let slices: Vec<&Slice> = self.slices_of(key).collect();
-        Some(frontend::frontends(service, &slices, &self.node))
+        Some(frontend::frontends(service, &slices, &self.place()))
+    }
+
+    /// Where this node is.
+    fn place(&self) -> Place {
+        Place { node: self.node.clone(), zone: self.own_node().and_then(NodeFacts::zone) }
     }
 
     fn slices_of(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {

@@ -1,5 +1,5 @@
 //! The data path with real packets: clients, a node whose kernel carries the rules, and pods that say who they are
-//! and whom they saw. Every behaviour in IPv4 and IPv6. Numbers in brackets are those of Kubernetes' own
+//! and whom they saw. Every behaviour in IPv4 and IPv6. S numbers are those of Kubernetes' own
 //! behaviours as kube-proxy has them.
 //!
 //! Root and iproute2, nftables and ping are needed; without them the tests fail.
@@ -20,7 +20,7 @@ use landfall_core::addr::Family;
 use landfall_core::frontend::frontends;
 use landfall_core::name::{NodeName, ServiceKey};
 use landfall_core::service::{
-    Affinity, ExternalPolicy, Protocol, Service, ServicePort, Slice, SliceEndpoint, SlicePort, Sources,
+    Affinity, ExternalPolicy, Place, Protocol, Service, ServicePort, Slice, SliceEndpoint, SlicePort, Sources,
 };
 use landfall_speaker::datapath::{DataPath, NodeNet};
 use landfall_speaker::kernel::Kernel as _;
@@ -53,7 +53,6 @@ impl Web {
             external_policy: ExternalPolicy::Cluster,
             sources: Sources::Any,
             affinity: Affinity::None,
-            publish_not_ready: false,
         };
         Self { service, pods: pods.to_vec() }
     }
@@ -90,7 +89,8 @@ impl Web {
             ports: ports.to_vec(),
             endpoints: self.pods.iter().map(|pod| endpoint(pod, family)).collect(),
         });
-        let fronts = frontends(&self.service, &slices.iter().collect::<Vec<_>>(), &NodeName::new("node"));
+        let fronts =
+            frontends(&self.service, &slices.iter().collect::<Vec<_>>(), &Place::of(NodeName::new("node")));
         path.set_service(&self.service.key, fronts);
     }
 }
@@ -125,6 +125,7 @@ fn endpoint(pod: &str, family: Family) -> SliceEndpoint {
         serving: true,
         terminating: false,
         node: Some(NodeName::new(node)),
+        hints: None,
     }
 }
 
@@ -206,7 +207,7 @@ fn a_pod_and_the_node_itself_reach_a_service_too() {
                     let met = world.many(host, udp, vip(family, last), 24);
                     assert_eq!(names(&met), BTreeSet::from(["p1", "p3"]), "{host} {family} {last} udp={udp}");
                     if host == "p2" {
-                        // [37] Cluster translates, [40] Local does not.
+                        // S37: Cluster translates; S40: Local does not.
                         let kept = met.iter().all(|one| one.seen() == pod_addr("p2", family));
                         let replaced = met.iter().all(|one| one.seen() != pod_addr("p2", family));
                         assert!(if last == 101 { kept } else { replaced }, "{family} {last} {met:?}");
@@ -257,7 +258,7 @@ fn under_local_a_client_meets_local_endpoints_only_and_keeps_its_address() {
                 assert_eq!(met, Met::Pod("p1".into(), client_addr(family)));
             }
         }
-        // [47] None here, one elsewhere: silence. [49] None anywhere: refused.
+        // S47: none here, one elsewhere: silence. S49: none anywhere: refused.
         assert_eq!(both(&world, "client", vip(family, 101)), [Met::Silence, Met::Silence], "{family}");
         assert_eq!(both(&world, "client", vip(family, 102)), [Met::Refused, Met::Refused], "{family}");
     }
@@ -307,14 +308,14 @@ fn source_ranges_admit_who_is_in_them() {
     let mut path = data_path(&world);
     let inside = ["192.0.2.200/32", "2001:db8:50::200/128"];
     Web::new(100, &["p1"]).only(&inside).apply(&mut path);
-    // A family without a range is closed [65], and so is everything when nothing was readable [66].
+    // A family without a range is closed (S65), and so is everything when nothing was readable (S66).
     Web::new(101, &["p1"]).only(&["192.0.2.0/24"]).apply(&mut path);
     Web::new(102, &["p1"]).only(&[]).apply(&mut path);
-    // Overlapping and duplicate ranges [68], and a whole family [64].
+    // Overlapping and duplicate ranges (S68), and a whole family (S64).
     Web::new(103, &["p1"])
         .only(&["192.0.2.0/24", "192.0.2.200/32", "::/0", "2001:db8::/32"])
         .apply(&mut path);
-    // [71] Outside and no endpoint: dropped; inside: refused.
+    // S71: outside and no endpoint: dropped; inside: refused.
     Web::new(104, &[]).only(&inside).apply(&mut path);
     for family in FAMILIES {
         let v4 = family == Family::V4;
@@ -333,7 +334,7 @@ fn source_ranges_admit_who_is_in_them() {
         }
         assert_eq!(both(&world, "client", vip(family, 104)), [Met::Refused, Met::Refused], "{family}");
         assert_eq!(both(&world, "client2", vip(family, 104)), [Met::Silence, Met::Silence], "{family}");
-        // [58] [61] Neither pods nor the node are exempt.
+        // S58, S61: neither pods nor the node are exempt.
         for host in ["p2", "node"] {
             assert_eq!(world.tcp(host, vip(family, 100)), Met::Silence, "{host} {family}");
         }
@@ -465,7 +466,7 @@ fn a_udp_flow_moves_on_when_its_endpoint_goes() {
             let socket = std::net::UdpSocket::bind((any, 0)).unwrap();
             socket.connect(to).unwrap();
             assert_eq!(world::met_udp(&socket, to).pod(), "p1");
-            // The same port goes on sending, as a resolver or a logger does [130].
+            // The same port goes on sending, as a resolver or a logger does (S130).
             let web = web.pods(&["p2"]);
             web.apply(&mut path);
             assert_eq!(world::met_udp(&socket, to).pod(), "p2", "{family}");

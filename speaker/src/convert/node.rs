@@ -1,6 +1,7 @@
 //! Node: what advertisements select by and where its pods are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as k8s;
@@ -9,6 +10,9 @@ use super::address;
 
 /// The label by which users keep load-balancer traffic off a node (KEP-1143).
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The label that says in which zone a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What matters of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,12 @@ impl NodeFacts {
     pub fn excluded(&self) -> bool {
         // Any value counts, `false` too: the label's presence is the statement (cloud-provider does the same).
         self.labels.contains_key(EXCLUDE)
+    }
+
+    /// The zone the node is in, if it has a label that says.
+    #[must_use]
+    pub fn zone(&self) -> Option<Arc<str>> {
+        self.labels.get(ZONE).map(|zone| Arc::from(zone.as_str()))
     }
 }
 

@@ -79,7 +79,6 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
         },
         sources: sources(spec.load_balancer_source_ranges.as_deref(), annotation(LEGACY_SOURCE_RANGES)),
         affinity: affinity(spec),
-        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
     };
     let pools = annotation(ALLOCATED_FROM)
         .into_iter()
@@ -203,7 +202,6 @@ mod tests {
         assert_eq!((&*service.uid, service.created), ("u1", 1_767_323_045));
         assert_eq!(service.vips, ["192.0.2.100", "2001:db8:50::100"].map(|v| v.parse::<IpAddr>().unwrap()));
         assert_eq!(service.external_policy, ExternalPolicy::Local);
-        assert!(service.publish_not_ready);
         let ports: Vec<_> = service.ports.iter().map(|p| (&*p.name, p.port.get(), p.node_port)).collect();
         assert_eq!(ports, [("http", 80, NonZeroU16::new(30080)), ("dns", 53, None)]);
         assert_eq!(service.ports[1].protocol, landfall_core::service::Protocol::Udp);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1 as k8s;
 use landfall_core::addr::Family;
 use landfall_core::name::{Namespace, ServiceKey};
-use landfall_core::service::{Slice, SliceEndpoint, SlicePort};
+use landfall_core::service::{Hints, Slice, SliceEndpoint, SlicePort};
 
 use super::{Interner, address, exact, protocol};
 
@@ -83,7 +83,14 @@ fn endpoint(endpoint: &k8s::Endpoint, family: Family, names: &mut Interner) -> O
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: endpoint.node_name.as_deref().map(|n| names.node(n)),
+        hints: endpoint.hints.as_ref().and_then(|h| hints(h, names)),
     })
+}
+
+fn hints(hints: &k8s::EndpointHints, names: &mut Interner) -> Option<Arc<Hints>> {
+    let zones = exact(hints.for_zones.iter().flatten().map(|zone| names.name(&zone.name)));
+    let nodes = exact(hints.for_nodes.iter().flatten().map(|node| names.node(&node.name)));
+    (!zones.is_empty() || !nodes.is_empty()).then(|| Arc::new(Hints { zones, nodes }))
 }
 
 #[cfg(test)]
@@ -121,7 +128,31 @@ mod tests {
     }
 
     #[test]
+    fn hints_of_zones_and_nodes_are_taken_and_empty_ones_are_none() {
+        // S13, S15, S19: only the slice says it.
+        for (kind, addr) in [("IPv4", "10.244.1.5"), ("IPv6", "fd00:244:1::5")] {
+            for (hints, zones, nodes) in [
+                (json!({"forZones": [{"name": "a"}, {"name": "b"}]}), &["a", "b"][..], &[][..]),
+                (json!({"forNodes": [{"name": "n1"}]}), &[], &["n1"]),
+                (json!({"forZones": []}), &[], &[]),
+                (json!(null), &[], &[]),
+            ] {
+                let endpoints = json!([{"addresses": [addr], "hints": hints}]);
+                let facts = convert(kind, &json!([{"port": 8080}]), &endpoints).unwrap();
+                let found = facts.slice.endpoints[0].hints.as_deref().cloned().unwrap_or_default();
+                let names: Vec<&str> = found.nodes.iter().map(NodeName::as_str).collect();
+                assert_eq!(
+                    (found.zones.iter().map(|z| &**z).collect::<Vec<_>>(), names),
+                    (zones.to_vec(), nodes.to_vec())
+                );
+                assert_eq!(facts.slice.endpoints[0].hints.is_some(), !zones.is_empty() || !nodes.is_empty());
+            }
+        }
+    }
+
+    #[test]
     fn what_carries_no_address_of_a_service_is_ignored() {
+        // S31
         assert_eq!(convert("FQDN", &json!([]), &json!([{"addresses": ["pod.example"]}])), None);
         let unlabelled = serde_json::from_value(json!({
             "metadata": {"name": "x", "namespace": "shop"}, "addressType": "IPv4", "endpoints": []

@@ -77,7 +77,6 @@ fn facts(name: &str, vip: &str) -> ServiceFacts {
             external_policy: ExternalPolicy::Cluster,
             sources: Sources::Any,
             affinity: Affinity::None,
-            publish_not_ready: false,
         },
         pools: Vec::new(),
     }

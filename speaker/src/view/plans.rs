@@ -73,7 +73,7 @@ fn nodes_with_endpoints(service: &Service, family: Family, slices: &[&Slice]) ->
     for slice in slices.iter().filter(|slice| slice.family == family && slice.ports.iter().any(reached)) {
         for endpoint in &slice.endpoints {
             let Some(node) = &endpoint.node else { continue };
-            if endpoint.ready || service.publish_not_ready {
+            if endpoint.ready {
                 ready.insert(node.clone());
             } else if endpoint.serving && endpoint.terminating {
                 draining.insert(node.clone());

@@ -4,7 +4,7 @@ use landfall_core::addr::Family;
 use landfall_core::elect::{NodeSet, Wanted};
 use landfall_core::frontend::Route;
 use landfall_core::name::Namespace;
-use landfall_core::service::{Affinity, Protocol, ServicePort, SliceEndpoint, SlicePort, Sources};
+use landfall_core::service::{Affinity, Hints, Protocol, ServicePort, SliceEndpoint, SlicePort, Sources};
 use serde_json::{Value, json};
 
 use super::*;
@@ -44,7 +44,6 @@ fn facts(name: &str, vips: &[&str], policy: ExternalPolicy) -> ServiceFacts {
             external_policy: policy,
             sources: Sources::Any,
             affinity: Affinity::None,
-            publish_not_ready: false,
         },
         pools: Vec::new(),
     }
@@ -65,6 +64,7 @@ fn slice(service: &str, family: Family, prefix: &str, pods: &[Pod]) -> SliceFact
         serving: *ready || *draining,
         terminating: *draining,
         node: Some(NodeName::new(node)),
+        hints: None,
     };
     let endpoints = pods.iter().enumerate().map(endpoint).collect();
     SliceFacts { service: key(service), slice: Slice { family, ports: vec![port], endpoints } }
@@ -175,6 +175,35 @@ fn a_slice_that_changes_hands_touches_both_services() {
         assert_eq!(view.taken(), [key("a"), key("b")]);
         assert!(!view.frontends(&key("a")).unwrap()[0].1.has_endpoints());
         assert!(view.frontends(&key("b")).unwrap()[0].1.has_endpoints());
+    }
+}
+
+#[test]
+fn a_node_that_changes_its_zone_has_every_service_computed_anew() {
+    // S20
+    for (family, vip, _, pods) in FAMILIES {
+        let mut view = view();
+        let mut near = slice("a", family, pods, &[("n1", true, false), ("n2", true, false)]);
+        for (endpoint, zone) in near.slice.endpoints.iter_mut().zip(["east", "west"]) {
+            endpoint.hints = Some(Arc::new(Hints { zones: vec![zone.into()], nodes: Vec::new() }));
+        }
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        view.set_slice("a-1", near);
+        view.taken();
+        let targets = |view: &View| match &view.frontends(&key("a")).unwrap()[0].1.route {
+            Route::Cluster { targets } => targets.iter().map(|target| target.addr).collect::<Vec<_>>(),
+            Route::Local { .. } => unreachable!("the policy is Cluster"),
+        };
+        assert_eq!(targets(&view).len(), 2, "no zone, so all of them");
+        for (zone, wanted) in [("east", "1"), ("west", "2")] {
+            let labels = json!({"topology.kubernetes.io/zone": zone});
+            view.apply(Observed::Node(Change::Set(NodeName::new("n1"), node(&labels))));
+            assert_eq!(view.taken(), [key("a")]);
+            assert_eq!(targets(&view), [addr(&format!("{pods}{wanted}"))]);
+        }
+        let labels = json!({"topology.kubernetes.io/zone": "west", "other": "label"});
+        view.apply(Observed::Node(Change::Set(NodeName::new("n1"), node(&labels))));
+        assert!(view.taken().is_empty());
     }
 }
 
