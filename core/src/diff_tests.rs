@@ -20,7 +20,13 @@ fn targets(v6: bool, lasts: &[u8]) -> Box<[Target]> {
 }
 
 fn front(route: Route) -> Frontend {
-    Frontend { admission: Admission::Anyone, spread: Spread::Flow, route, draining: Box::default() }
+    Frontend {
+        owned: true,
+        admission: Admission::Anyone,
+        spread: Spread::Flow,
+        route,
+        draining: Box::default(),
+    }
 }
 
 fn cluster(v6: bool, lasts: &[u8]) -> Frontend {
@@ -134,6 +140,7 @@ fn any_front(v6: bool) -> impl Strategy<Value = Frontend> {
         }
     });
     (admission, spread, route).prop_map(|(admission, spread, route)| Frontend {
+        owned: true,
         admission,
         spread,
         route,

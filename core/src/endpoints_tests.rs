@@ -54,7 +54,7 @@ fn selected(family: Family, slices: &[Slice]) -> Selection {
 
 /// The node of the tests, in zone a.
 fn here() -> Place {
-    Place { node: NodeName::new("here"), zone: Some(Arc::from("a")) }
+    Place { node: NodeName::new("here"), zone: Some(Arc::from("a")), node_addrs: Vec::new() }
 }
 
 /// The last parts of the addresses: everywhere, local, draining.

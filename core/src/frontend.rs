@@ -18,11 +18,11 @@ use crate::service::{Affinity, ExternalPolicy, Place, Protocol, Service, Slice, 
 /// Which front end: what a client connects to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey {
-    /// The load-balancer address.
+    /// The load-balancer address, an external IP, or an address of the node.
     pub addr: IpAddr,
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The port of the Service.
+    /// The port of the Service, or its `NodePort`.
     pub port: NonZeroU16,
 }
 
@@ -91,6 +91,9 @@ pub enum Route {
 /// What one front end does on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
+    /// Whether its address is a load-balancer address, all of whose ports are ours; else the other ports of the
+    /// address are the business of others.
+    pub owned: bool,
     /// Who may reach it.
     pub admission: Admission,
     /// How an endpoint is chosen.
@@ -130,7 +133,8 @@ impl Frontend {
     }
 }
 
-/// All front ends of a Service on the node at `here`: one for each of its addresses and ports, endpoints or not.
+/// All front ends of a Service on the node at `here`: one for each of its addresses and ports, endpoints or not, and
+/// one for each of its `NodePort`s on each address of the node that serves them.
 ///
 /// `slices` are the Service's own `EndpointSlice`s in any order. Families are independent: an IPv4 address gets
 /// the IPv4 endpoints only.
@@ -142,23 +146,41 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
     };
     let mut made = Vec::with_capacity(service.vips.len() * service.ports.len());
     for family in [Family::V4, Family::V6] {
-        let vips: Vec<IpAddr> =
-            service.vips.iter().copied().filter(|vip| Family::of(*vip) == family).collect();
-        if vips.is_empty() {
+        let of_family = |addrs: &[IpAddr]| -> Vec<IpAddr> {
+            addrs.iter().copied().filter(|addr| Family::of(*addr) == family).collect()
+        };
+        let (vips, node_addrs) = (of_family(&service.vips), of_family(&here.node_addrs));
+        let mut external = of_family(&service.external_ips);
+        external.retain(|addr| !vips.contains(addr));
+        let node_ports = !node_addrs.is_empty() && service.ports.iter().any(|port| port.node_port.is_some());
+        if vips.is_empty() && external.is_empty() && !node_ports {
             continue;
         }
         let admission = admission(&service.sources, family);
+        let on_node_ports = if service.sources_on_node_ports { &admission } else { &Admission::Anyone };
         for port in &service.ports {
             let mut found = select(port, family, slices, here);
-            let draining = match port.protocol {
+            let draining: Box<[Target]> = match port.protocol {
                 Protocol::Udp => mem::take(&mut found.draining).into(),
                 Protocol::Tcp | Protocol::Sctp => Box::default(),
             };
             let route = route(service.external_policy, found);
-            let front = Frontend { admission: admission.clone(), spread, route, draining };
+            let mut add = |addr: IpAddr, number: NonZeroU16, owned, admission: &Admission| {
+                let key = FrontendKey { addr, protocol: port.protocol, port: number };
+                let (admission, route, draining) = (admission.clone(), route.clone(), draining.clone());
+                made.push((key, Frontend { owned, admission, spread, route, draining }));
+            };
             for addr in &vips {
-                let key = FrontendKey { addr: *addr, protocol: port.protocol, port: port.port };
-                made.push((key, front.clone()));
+                add(*addr, port.port, true, &admission);
+            }
+            for addr in &external {
+                add(*addr, port.port, false, &admission);
+            }
+            // A load-balancer address that is the node's own is reached by its own ports alone.
+            for addr in node_addrs.iter().filter(|addr| !vips.contains(addr)) {
+                if let Some(number) = port.node_port {
+                    add(*addr, number, false, on_node_ports);
+                }
             }
         }
     }

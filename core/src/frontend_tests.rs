@@ -37,6 +37,8 @@ fn service() -> Service {
         ports: vec![port("web", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
         external_policy: ExternalPolicy::Cluster,
         sources: Sources::Any,
+        sources_on_node_ports: true,
+        external_ips: Vec::new(),
         affinity: Affinity::None,
     }
 }
@@ -90,6 +92,40 @@ fn every_address_and_port_has_a_front_end_with_the_endpoints_of_its_family() {
         );
         assert!(front.has_endpoints() && front.serves_external());
     }
+}
+
+#[test]
+fn node_ports_and_external_ips_are_front_ends_of_addresses_that_are_not_ours_alone() {
+    // S87, S96: and a Service without load-balancer address has them too.
+    let mut open = service();
+    open.ports[0].node_port = Some(number(30_080));
+    open.external_ips = vec!["198.51.100.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
+    open.sources = Sources::Only(nets(&["203.0.113.0/24", "2001:db8:1::/48"]));
+    let here = Place {
+        node_addrs: vec!["192.0.2.11".parse().unwrap(), "2001:db8::11".parse().unwrap()],
+        ..Place::of(NodeName::new("here"))
+    };
+    for sources_on_node_ports in [true, false] {
+        open.sources_on_node_ports = sources_on_node_ports;
+        let slices = slices();
+        let made = frontends(&open, &slices.iter().collect::<Vec<_>>(), &here);
+        let more: Vec<String> =
+            made.iter().filter(|(_, front)| !front.owned).map(|(key, _)| key.to_string()).collect();
+        let wanted = [
+            "198.51.100.1:80/TCP",
+            "192.0.2.11:30080/TCP",
+            "198.51.100.1:53/UDP",
+            "[2001:db8::11]:30080/TCP",
+        ];
+        assert_eq!(more, wanted, "an address that is ours anyway is not named twice");
+        for (key, front) in &made {
+            // S57, deliberately different: ranges hold everywhere, unless the pool says otherwise.
+            let open_port = key.port == number(30_080) && !sources_on_node_ports;
+            assert_eq!(front.admission == Admission::Anyone, open_port, "{key}");
+        }
+    }
+    open.vips.clear();
+    assert_eq!(frontends(&open, &[], &here).len(), 6, "four of external IPs, two of the node");
 }
 
 #[test]

@@ -115,12 +115,16 @@ pub struct Service {
     pub created: i64,
     /// The load-balancer addresses it has been given (`status.loadBalancer.ingress`).
     pub vips: Vec<IpAddr>,
+    /// Addresses it answers to that somebody else routes to the nodes (`spec.externalIPs`).
+    pub external_ips: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Which endpoints traffic from outside may reach.
     pub external_policy: ExternalPolicy,
     /// From where it may be reached.
     pub sources: Sources,
+    /// Whether that holds for its `NodePort`s as well.
+    pub sources_on_node_ports: bool,
     /// Whether clients stick to an endpoint.
     pub affinity: Affinity,
 }
@@ -170,13 +174,15 @@ pub struct Place {
     pub node: NodeName,
     /// Its zone, if its label `topology.kubernetes.io/zone` says.
     pub zone: Option<Arc<str>>,
+    /// The addresses of the node at which `NodePort`s are served.
+    pub node_addrs: Vec<IpAddr>,
 }
 
 impl Place {
-    /// A node whose zone is not known.
+    /// A node whose zone is not known and which serves no `NodePort`s.
     #[must_use]
     pub const fn of(node: NodeName) -> Self {
-        Self { node, zone: None }
+        Self { node, zone: None, node_addrs: Vec::new() }
     }
 }
 

@@ -112,6 +112,7 @@ fn set(path: &mut DataPath<nft::Kernel>, index: u32, endpoints: u32, version: u3
         .map(|each| Target { addr: endpoint(index, each, if each == 0 { version } else { 0 }).into(), port })
         .collect();
     let front = Frontend {
+        owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
         route: Route::Cluster { targets },

@@ -271,7 +271,11 @@ impl View {
 
     /// Where this node is.
     fn place(&self) -> Place {
-        Place { node: self.node.clone(), zone: self.own_node().and_then(NodeFacts::zone) }
+        Place {
+            node: self.node.clone(),
+            zone: self.own_node().and_then(NodeFacts::zone),
+            node_addrs: Vec::new(),
+        }
     }
 
     fn slices_of(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {

@@ -52,6 +52,8 @@ impl Web {
             ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
             external_policy: ExternalPolicy::Cluster,
             sources: Sources::Any,
+            sources_on_node_ports: true,
+            external_ips: Vec::new(),
             affinity: Affinity::None,
         };
         Self { service, pods: pods.to_vec() }

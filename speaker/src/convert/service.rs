@@ -78,6 +78,8 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
             _ => ExternalPolicy::Cluster,
         },
         sources: sources(spec.load_balancer_source_ranges.as_deref(), annotation(LEGACY_SOURCE_RANGES)),
+        sources_on_node_ports: true,
+        external_ips: Vec::new(),
         affinity: affinity(spec),
     };
     let pools = annotation(ALLOCATED_FROM)

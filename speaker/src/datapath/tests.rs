@@ -34,6 +34,7 @@ fn targets(v6: bool, lasts: &[u8]) -> Box<[Target]> {
 
 fn cluster(v6: bool, lasts: &[u8]) -> Frontend {
     Frontend {
+        owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
         route: Route::Cluster { targets: targets(v6, lasts) },
@@ -325,7 +326,7 @@ fn fronts(v6: bool) -> impl Strategy<Value = Frontend> {
         } else {
             Route::Cluster { targets: targets(v6, &a) }
         };
-        Frontend { admission, spread, route, draining: Box::default() }
+        Frontend { owned: true, admission, spread, route, draining: Box::default() }
     })
 }
 

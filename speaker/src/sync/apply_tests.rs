@@ -76,8 +76,13 @@ fn change(name: &str, vip: &str, pod: &str) -> Change {
     let key = FrontendKey { addr: vip, protocol: Protocol::Tcp, port: NonZeroU16::new(80).unwrap() };
     let target = Target { addr: pod.parse().unwrap(), port: NonZeroU16::new(8080).unwrap() };
     let route = Route::Cluster { targets: Box::from([target]) };
-    let front =
-        Frontend { admission: Admission::Anyone, spread: Spread::Flow, route, draining: Box::default() };
+    let front = Frontend {
+        owned: true,
+        admission: Admission::Anyone,
+        spread: Spread::Flow,
+        route,
+        draining: Box::default(),
+    };
     Change { key: ServiceKey::new("shop", name), vips: vec![vip], frontends: Some(vec![(key, front)]) }
 }
 

@@ -76,6 +76,8 @@ fn facts(name: &str, vip: &str) -> ServiceFacts {
             ports: vec![port],
             external_policy: ExternalPolicy::Cluster,
             sources: Sources::Any,
+            sources_on_node_ports: true,
+            external_ips: Vec::new(),
             affinity: Affinity::None,
         },
         pools: Vec::new(),

@@ -43,6 +43,8 @@ fn facts(name: &str, vips: &[&str], policy: ExternalPolicy) -> ServiceFacts {
             ports: vec![port("")],
             external_policy: policy,
             sources: Sources::Any,
+            sources_on_node_ports: true,
+            external_ips: Vec::new(),
             affinity: Affinity::None,
         },
         pools: Vec::new(),
