@@ -172,6 +172,7 @@ mod tests {
                 capacity: "18446744073709551616".into(),
                 assigned: "2".into(),
                 available: "18446744073709551614".into(),
+                ..AddressCount::default()
             }),
             ..AddressPoolStatus::default()
         });

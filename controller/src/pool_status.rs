@@ -35,6 +35,7 @@ fn counts(usage: Usage) -> AddressCount {
         capacity: usage.capacity.to_string(),
         assigned: usage.assigned.to_string(),
         available: usage.available().to_string(),
+        ..AddressCount::default()
     }
 }
 
@@ -144,6 +145,7 @@ mod tests {
                 capacity: capacity.into(),
                 assigned: assigned.into(),
                 available: available.into(),
+                ..AddressCount::default()
             })
         };
         assert_eq!(status.ipv4, count("4", "1", "3"));

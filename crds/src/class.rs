@@ -8,14 +8,32 @@ pub mod annotation {
     pub const ADDRESSES: &str = "landfall.dev/addresses";
     /// The pool asked for.
     pub const POOL: &str = "landfall.dev/pool";
+    /// Services that name the same key share their addresses, as long as no two of them have the same port.
+    pub const SHARING_KEY: &str = "landfall.dev/sharing-key";
+    /// `true`: ports without a `NodePort` get one although `allocateLoadBalancerNodePorts` is false.
+    pub const NODE_PORTS: &str = "landfall.dev/node-ports";
+    /// The node that the addresses are to be announced by, as long as it can.
+    pub const OWNER: &str = "landfall.dev/owner";
     /// Written by the controller: the pools of the addresses, in their order, separated by commas.
     pub const ALLOCATED_FROM: &str = "landfall.dev/allocated-from";
+    /// Written by the controller: `spec.onRemoval` of the pools of the addresses, which still says what is to
+    /// become of an address when its pool is gone.
+    pub const ON_REMOVAL: &str = "landfall.dev/on-removal";
     /// The same as [`ADDRESSES`] for those who come from `MetalLB`; ours wins when both are set.
     pub const METALLB_ADDRESSES: &[&str] =
         &["metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs"];
     /// The same as [`POOL`] for those who come from `MetalLB`; ours wins when both are set.
     pub const METALLB_POOL: &[&str] = &["metallb.io/address-pool", "metallb.universe.tf/address-pool"];
+    /// The same as [`SHARING_KEY`] for those who come from `MetalLB`; ours wins when both are set.
+    pub const METALLB_SHARING_KEY: &[&str] =
+        &["metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
+    /// The annotation of Kubernetes from before `spec.loadBalancerSourceRanges`; the field wins when both are set.
+    pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 }
+
+/// The finalizer of Kubernetes' own service controllers (KEP-980): as long as a Service carries it, the Service
+/// cannot vanish before its addresses are released.
+pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
 /// The class of a load balancer, and whether Services that name no class are its own too.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]

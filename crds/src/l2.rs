@@ -10,6 +10,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::selector;
+
 /// Which nodes announce the addresses of which pools, and on which interfaces. With no `L2Advertisement` at all,
 /// every pool is announced by every node. A node announces on an interface only what lies in a subnet of it.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub struct L2AdvertisementSpec {
     pub pools: Vec<String>,
     /// Nodes that announce: those that match any of the selectors. Empty list: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selector::many")]
     pub node_selectors: Vec<LabelSelector>,
     /// Names of the interfaces to announce on, as the node's kernel knows them. Empty: all interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,13 +6,21 @@ pub mod convert;
 pub mod l2;
 pub mod manifest;
 pub mod pool;
+pub mod reservation;
+pub(crate) mod selector;
 pub mod speaker_status;
 pub mod text;
 
 pub use l2::{L2Advertisement, L2AdvertisementSpec};
-pub use pool::{AddressCount, AddressPool, AddressPoolSpec, AddressPoolStatus};
+pub use pool::{
+    AddressCount, AddressPool, AddressPoolSpec, AddressPoolStatus, ConflictDetection, DirectReturn,
+    OnRemoval, RestingAddress, Sharing, SourceRangesOnNodePort,
+};
+pub use reservation::{
+    AddressReservation, AddressReservationSpec, AddressReservationStatus, IpFamily, ServiceRef,
+};
 pub use speaker_status::{
     DataPathException, DataPathStatus, PeerStatus, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus,
     Watermark,
 };
-pub use text::AddressText;
+pub use text::{AddressText, DurationText, IpText, PortRangeText};
