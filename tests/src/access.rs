@@ -9,6 +9,7 @@ use crate::command;
 use crate::control::{self, api_get, kubeconfig};
 use crate::error::{Doing, Error, Result};
 use crate::host::Host;
+use crate::http::Response;
 use crate::lab::Lab;
 use crate::netns;
 use crate::oci::{Archive, ImageName};
@@ -84,6 +85,18 @@ impl Lab {
     pub fn api_get(&self, path: &str) -> Result<Value> {
         let answer = api_get(self.name(), path)?;
         serde_json::from_slice(&answer.body).doing(|| format!("read the answer to {path}"))
+    }
+
+    /// A request at an API path as the administrator; a body comes with its content type. The answer comes back
+    /// whatever its status.
+    pub fn api(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Response> {
+        control::api(self.name(), method, path, body)
+    }
+
+    /// The process id of a part of the control plane, as `kube-apiserver`, while it runs.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<i32> {
+        self.state.process(name).map(|process| process.pid)
     }
 
     /// Pushes an OCI archive to the lab's registry, under the name written in it or another; returns the name.

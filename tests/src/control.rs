@@ -28,6 +28,7 @@ pub(crate) const MANAGERS: [&str; 2] = ["kube-controller-manager", "kube-schedul
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 
 const ETCD: &str = "http://127.0.0.1:2379";
+const ETCD_SOCKET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
 
 /// How long the API server may take to become ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
@@ -54,12 +55,14 @@ impl ControlPlane<'_> {
             .doing(|| format!("write {}", config.display()))?;
         let program = self.description.toolchain.registry.join("registry");
         self.start("registry", vec![text(&program), "serve".into(), text(&config)])?;
-        self.start_apiserver()
+        self.start_apiserver(&[])
     }
 
-    /// Starts the API server (anew), without waiting for it.
-    pub(crate) fn start_apiserver(&self) -> Result<()> {
-        self.start("kube-apiserver", self.apiserver())
+    /// Starts the API server (anew) with more flags than the lab's own, without waiting for it.
+    pub(crate) fn start_apiserver(&self, more: &[&str]) -> Result<()> {
+        let mut argv = self.apiserver();
+        argv.extend(more.iter().map(|flag| (*flag).to_owned()));
+        self.start("kube-apiserver", argv)
     }
 
     /// Starts the door to the API used by [`api`].
@@ -205,6 +208,19 @@ pub(crate) fn api(lab: &LabName, method: &str, path: &str, body: Option<(&str, &
 /// A successful answer to a GET.
 pub(crate) fn api_get(lab: &LabName, path: &str) -> Result<Response> {
     http::expect(api(lab, "GET", path, None)?, &[200], &format!("the API server, asked for {path},"))
+}
+
+/// Asks etcd through its JSON gateway (etcd's documentation, "gRPC gateway").
+pub(crate) fn etcd(lab: &LabName, path: &str, body: &Value) -> Result<Value> {
+    let bytes = body.to_string();
+    let answer = netns::inside(&lab.netns(HostName::Router), || {
+        let mut reader = bytes.as_bytes();
+        let length = reader.len() as u64;
+        let request = Request { method: "POST", path, headers: &[], body: Some((&mut reader, length)) };
+        http::send(ETCD_SOCKET, request, Duration::from_secs(10))
+    })??;
+    let answer = http::expect(answer, &[200], &format!("etcd, asked for {path},"))?;
+    serde_json::from_slice(&answer.body).doing(|| format!("read etcd's answer to {path}"))
 }
 
 /// Address of the registry as seen inside the lab.

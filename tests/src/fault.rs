@@ -1,7 +1,9 @@
 //! Faults: what can go wrong with a node, its cable or the API server.
 
+use serde_json::{Value, json};
+
 use crate::command;
-use crate::control::MANAGERS;
+use crate::control::{self, MANAGERS};
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::netns;
@@ -73,9 +75,14 @@ impl Lab {
     /// are started again. Left alone, client-go's watches wait up to a minute before they ask again
     /// (`tools/cache/reflector.go`: 30 s, doubled by jitter).
     pub fn start_apiserver(&self) -> Result<()> {
+        self.start_apiserver_with(&[])
+    }
+
+    /// As [`Lab::start_apiserver`], with more flags than the lab's own (a later one of a name wins).
+    pub fn start_apiserver_with(&self, more: &[&str]) -> Result<()> {
         let stopped = self.state.process("kube-apiserver").is_none();
         if stopped {
-            self.control_plane().start_apiserver()?;
+            self.control_plane().start_apiserver(more)?;
         }
         self.control_plane().wait_ready()?;
         if stopped {
@@ -87,5 +94,15 @@ impl Lab {
             self.control_plane().start_managers()?;
         }
         Ok(())
+    }
+
+    /// Makes etcd forget every version of every object but the present ones: a watch that is behind can only
+    /// begin again. Returns the revision.
+    pub fn compact_etcd(&self) -> Result<u64> {
+        let now = control::etcd(self.name(), "/v3/kv/range", &json!({"key": "Lw=="}))?;
+        let revision = now.pointer("/header/revision").and_then(Value::as_str).unwrap_or_default();
+        let known = revision.parse().map_err(|_| Error::Answer(format!("etcd names no revision: {now}")))?;
+        control::etcd(self.name(), "/v3/kv/compaction", &json!({"revision": revision, "physical": true}))?;
+        Ok(known)
     }
 }

@@ -44,7 +44,12 @@ impl Host<'_> {
 
     /// `GET /` over a connection of its own; `timeout` bounds connecting and each read.
     pub fn http_get(&self, server: SocketAddr, timeout: Duration) -> Result<Response> {
-        self.in_netns(|| http::get(server, "/", timeout))?
+        self.http_get_path(server, "/", timeout)
+    }
+
+    /// `GET path`, as [`Host::http_get`].
+    pub fn http_get_path(&self, server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
+        self.in_netns(|| http::get(server, path, timeout))?
     }
 
     /// Starts to record the ARP frames that the host sends and receives.

@@ -21,6 +21,7 @@ pub mod init;
 mod lab;
 mod netns;
 mod node;
+pub mod objects;
 mod oci;
 mod pki;
 mod plan;

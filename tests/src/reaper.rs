@@ -4,9 +4,8 @@
 //! Ctrl-C, SIGKILL), the kernel closes the pipe.
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-
-use nix::unistd::setsid;
 
 use crate::down;
 use crate::error::{Doing, Result};
@@ -30,6 +29,9 @@ impl Reaper {
         let mut command = Command::new(spawn::lab_program()?);
         command.args(["reap", "--name", state.name().as_str(), "--instance", &description.instance]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Out of the caller's process group from its first moment, so that a signal meant for the caller's group, such
+        // as Ctrl-C, does not end the watch as well.
+        command.process_group(0);
         let mut child = command.spawn().doing(|| "start the lab's reaper")?;
         let pipe = child.stdin.take();
         Ok(Self { child, pipe })
@@ -46,8 +48,6 @@ impl Reaper {
 
 /// The watching side: returns when the watch was ended, or after taking the lab down.
 pub fn watch(name: &LabName, instance: &str) -> Result<()> {
-    // Out of the caller's session, so that the Ctrl-C meant for the caller does not end the watch as well.
-    setsid().doing(|| "begin a session")?;
     let mut said = Vec::new();
     let _ = std::io::stdin().read_to_end(&mut said);
     if said == KEEP {

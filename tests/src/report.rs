@@ -29,7 +29,7 @@ impl Lab {
         section("Services", self.bounded_kubectl(services.into_iter()));
         section("events", kubectl(&format!("-n {namespace} get events --sort-by=.lastTimestamp")));
         section("pods, described", kubectl(&format!("-n {namespace} describe pods")));
-        for kind in ["addresspools", "l2advertisements", "speakerstatuses"] {
+        for kind in ["addresspools", "addressreservations", "l2advertisements", "speakerstatuses"] {
             section(kind, kubectl(&format!("get {kind}.landfall.dev -o yaml")));
         }
         section("Landfall's pods", kubectl("-n landfall-system get pods,leases -o wide"));

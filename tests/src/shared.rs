@@ -1,7 +1,7 @@
 //! A lab for a test program: brought up by the first test that asks, taken down when the program ends.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ use crate::wait;
 /// The lab with what keeps it: the reaper watches this process through a pipe that lives as long as the process.
 struct Shared {
     lab: Lab,
-    checkout: PathBuf,
     _reaper: Reaper,
     _use: File,
 }
@@ -69,7 +68,7 @@ fn bring_up(options: impl FnOnce() -> Options) -> Result<Shared> {
     let options = Options { name: Lab::test_name("")?, ..options() };
     let exclusive = State::of(&options.name).lock_use()?;
     let (lab, reaper) = Lab::up_watched(&checkout, &options, &|line| eprintln!("{line}"))?;
-    Ok(Shared { lab, checkout, _reaper: reaper, _use: exclusive })
+    Ok(Shared { lab, _reaper: reaper, _use: exclusive })
 }
 
 fn causes(error: &Error) -> String {
@@ -82,14 +81,18 @@ fn causes(error: &Error) -> String {
     text
 }
 
-/// Short enough for a lab's name: `t-`, up to ten characters of the program's name without cargo's hash, four
-/// digits for the checkout, and the suffix.
+/// Short enough for a lab's name: `t-`, ten characters at most of the program's name without cargo's hash (its
+/// first six and last four, so that related names differ), four digits for the checkout, and the suffix.
 fn test_name(program: &Path, checkout: &Path, suffix: &str) -> String {
     let stem = program.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let is_hash = |text: &str| text.len() == 16 && text.chars().all(|c| c.is_ascii_hexdigit());
     let stem =
         stem.rsplit_once('-').filter(|(_, hash)| is_hash(hash)).map_or(stem.as_str(), |(stem, _)| stem);
-    let plain: String = stem.chars().filter(char::is_ascii_alphanumeric).take(10).collect();
+    let plain: Vec<char> = stem.chars().filter(char::is_ascii_alphanumeric).collect();
+    let plain: String = match plain.len() {
+        ..=10 => plain.iter().collect(),
+        all => plain.iter().take(6).chain(plain.iter().skip(all - 4)).collect(),
+    };
     let place = format!("{:x}", Sha256::digest(checkout.as_os_str().as_encoded_bytes()));
     let place: String = place.chars().take(4).collect();
     format!("t-{plain}-{place}{suffix}")
@@ -138,9 +141,10 @@ impl TestNs {
 impl Drop for TestNs {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let checkout =
-                SHARED.get().and_then(|shared| shared.as_ref().ok()).map(|shared| shared.checkout.as_path());
-            self.lab.print_report(checkout.unwrap_or_else(|| Path::new(".")), &self.name);
+            match toolchain::checkout() {
+                Ok(checkout) => self.lab.print_report(&checkout, &self.name),
+                Err(error) => eprintln!("{error}"),
+            }
         }
         let path = format!("/api/v1/namespaces/{}", self.name);
         // The lab goes down soon after, so a namespace that stays is no harm; a second panic here would be.
@@ -159,6 +163,7 @@ mod tests {
         let name = |program: &str, checkout: &str| test_name(Path::new(program), Path::new(checkout), "");
         let first = name("/x/target/debug/deps/e2e_main_job-0123456789abcdef", "/x");
         assert!(first.starts_with("t-e2emainjob-"), "{first}");
+        assert_ne!(name("/x/e2e_allocation", "/x"), name("/x/e2e_allocation_faults", "/x"));
         assert_eq!(first, name("/x/target/debug/deps/e2e_main_job-fedcba9876543210", "/x"));
         assert_ne!(first, name("/y/target/debug/deps/e2e_main_job-0123456789abcdef", "/y"));
         assert!(first.parse::<LabName>().is_ok());

@@ -132,7 +132,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Toolchain::build(&checkout()?, &mut |line| say(line))?;
         }
         Verb::Up(up) => bring_up(name, &up)?,
-        Verb::Status => say(&Lab::attach(name)?.status()),
+        Verb::Status => say(&attach(name)?.status()),
         Verb::Kubectl(Words { words }) => return replace(attach(name)?.kubectl_command().args(words)),
         Verb::Helm(Words { words }) => return replace(attach(name)?.helm_command().args(words)),
         Verb::Exec { host, words } => {
