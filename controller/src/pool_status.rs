@@ -27,6 +27,7 @@ pub fn desired(seen: &SeenPool, pools: &Pools, ledger: &Ledger, now: Timestamp) 
             condition(seen, "Overlapping", overlapping, now),
             condition(seen, "Ready", ready, now),
         ],
+        ..AddressPoolStatus::default()
     }
 }
 
