@@ -72,6 +72,8 @@ fn reason(service: &ServiceView) -> String {
     match (service.reason.as_str(), service.message.as_str()) {
         ("", "") => dash(),
         ("", message) => message.to_owned(),
+        // All is well: the columns before say the rest.
+        ("Allocated", _) => "Allocated".to_owned(),
         (reason, "") => reason.to_owned(),
         (reason, message) => format!("{reason}: {message}"),
     }
@@ -87,8 +89,21 @@ fn count(count: Option<&Count>) -> String {
     }
 }
 
+/// The longest cell that is shown whole; others are cut. Texts of a user can be as long as an object may be.
+const LONGEST: usize = 250;
+
+/// A cell as it is shown: in one line, without characters that a terminal would act on, and not endless.
+fn shown(cell: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    if cell.chars().nth(LONGEST).is_none() {
+        return cell.chars().map(plain).collect();
+    }
+    cell.chars().take(LONGEST - 1).map(plain).chain(['…']).collect()
+}
+
 /// Left-aligned columns as wide as their widest cell; no spaces at the end of a line.
 fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows = rows.map(|row| row.iter().map(|cell| shown(cell)).collect());
     let lines: Vec<Vec<String>> =
         std::iter::once(header.iter().map(ToString::to_string).collect()).chain(rows).collect();
     let mut widths = vec![0; header.len()];
@@ -166,6 +181,17 @@ mod tests {
                 service("other", vec![address("198.51.100.1", &[])], State::OtherClass, "", ""),
             ],
         }
+    }
+
+    #[test]
+    fn a_users_text_stays_in_its_cell() {
+        let rows =
+            [vec!["a\nb\u{1b}[31m".to_owned(), "x".repeat(200_000)], vec![String::new(), "ä".repeat(250)]];
+        let text = columns(&["ONE", "TWO"], rows.into_iter());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].starts_with("a b [31m  xxx") && lines[1].ends_with("x…"), "{text}");
+        assert!(lines[2].ends_with('ä') && lines.iter().all(|line| line.chars().count() <= 8 + 2 + LONGEST));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The HTTP endpoint of a program: `/healthz`, `/readyz` and `/metrics`, nothing else.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::health::Health;
 
 /// Connections served at the same time: kubelet and a few scrapers need a handful, and more would let anybody who
-/// reaches the port take the program's memory.
+/// reaches the port take the program's memory. One more ends the oldest: a probe is answered within a millisecond,
+/// so whoever holds connections open shuts nobody out.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send its request, and a connection may live in all.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,11 +57,18 @@ pub async fn listen(addr: SocketAddr) -> Result<TcpListener, HttpError> {
 /// Answers requests until it is dropped.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Arc<Registry>) {
     let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, health.clone(), Arc::clone(&metrics)));
+                    by_age.retain(|connection| !connection.is_finished());
+                    if by_age.len() >= MAX_CONNECTIONS
+                        && let Some(oldest) = by_age.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    by_age.push_back(connections.spawn(connection(stream, health.clone(), Arc::clone(&metrics))));
                 }
                 // Out of file descriptors or a client that went away: the next one may be served.
                 Err(error) => {
@@ -159,6 +168,25 @@ mod tests {
             assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200 "), "{addr}");
             assert!(get(addr, "/metrics").await.contains("requests_total 1\n"), "{addr}");
             assert!(get(addr, "/").await.starts_with("HTTP/1.1 404 "), "{addr}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_held_open_shut_nobody_out() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = listen(addr.parse().unwrap()).await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(serve(listener, Health::new(), Arc::new(Registry::default())));
+            let mut held = Vec::new();
+            for _ in 0..3 * MAX_CONNECTIONS {
+                let mut stream = TcpStream::connect(addr).await.unwrap();
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await.unwrap();
+                held.push(stream);
+            }
+            // Far below the time after which an unfinished request is given up.
+            let answer = tokio::time::timeout(HEADER_TIMEOUT / 2, get(addr, "/healthz")).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{addr}: {answer}");
         }
     }
 

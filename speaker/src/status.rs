@@ -29,6 +29,9 @@ const PACE: Duration = Duration::from_millis(500);
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
+/// How often a status that does not change is compared with what stands there: somebody may have deleted it.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(5);
 
@@ -72,7 +75,15 @@ pub async fn run(
         let status = status(&ports);
         metrics.owned.set(i64::try_from(status.owned.len()).unwrap_or(i64::MAX));
         if status.data_path.is_none() || written.as_ref() == Some(&status) {
-            ports.changed().await?;
+            tokio::select! {
+                changed = ports.changed() => changed?,
+                () = sleep(LOOK), if written.is_some() => {
+                    if !writer.stands(&status).await {
+                        tracing::info!("the SpeakerStatus is gone or was changed by somebody else, writing it anew");
+                        written = None;
+                    }
+                }
+            }
             continue;
         }
         // An object that was never written in this run may not exist.
@@ -172,6 +183,17 @@ impl Writer {
             "status": status,
         });
         within(self.objects.patch_status(name, &params, &Patch::Apply(&object))).await.map(drop)
+    }
+
+    /// Whether the object says this still, as far as can be told.
+    async fn stands(&self, status: &SpeakerStatusStatus) -> bool {
+        match within(self.objects.get_opt(self.node.as_str())).await {
+            Ok(found) => found.and_then(|object| object.status).as_ref() == Some(status),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "cannot read the SpeakerStatus");
+                true
+            }
+        }
     }
 
     /// The object without its status. It belongs to the Node object and is collected with it.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::future::select_all;
 use landfall_core::announce::{Announcer, Input, Output, Token};
+use landfall_core::elect::Owned;
 use tokio::time::{Instant, sleep_until};
 
 use super::arp::{Arp, ETHERTYPE};
@@ -125,8 +126,9 @@ impl Task {
             }
         }
         self.ports.answering.send_if_modified(|answering| {
-            let changed = !Arc::ptr_eq(answering, &owned);
-            *answering = owned;
+            let told = answered(owned);
+            let changed = !Arc::ptr_eq(answering, &told) && *answering != told;
+            *answering = told;
             changed
         });
         self.flush();
@@ -225,6 +227,16 @@ impl Task {
             next = station.socket.try_receive();
         }
     }
+}
+
+/// What of the owned addresses is answered for here.
+fn answered(owned: Arc<Owned>) -> Arc<Owned> {
+    if owned.vips.keys().all(IpAddr::is_ipv4) {
+        return owned;
+    }
+    // Nothing answers neighbour solicitations: nobody is to believe so.
+    let of_ipv4 = owned.vips.iter().filter(|(addr, _)| addr.is_ipv4());
+    Arc::new(Owned { vips: of_ipv4.map(|(addr, holding)| (*addr, holding.clone())).collect() })
 }
 
 fn answer(station: &Station, index: u32, held: &BTreeMap<Ipv4Addr, u32>, counters: &Counters, frame: &Frame) {
