@@ -35,6 +35,9 @@ const LOOK: Duration = Duration::from_secs(15);
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// At most so many exceptions are named (the type's `maxItems`).
+const EXCEPTIONS: usize = 100;
+
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
@@ -151,13 +154,14 @@ fn data_path(state: &KernelState) -> Option<DataPathStatus> {
 }
 
 fn exceptions(state: &KernelState) -> Vec<DataPathException> {
-    let Some((services, reason)) = &state.refused else { return Vec::new() };
-    services
-        .iter()
-        .map(|service| DataPathException {
-            object: service.to_string(),
-            reason: format!("the kernel refused: {reason}"),
-        })
+    let refused = state.refused.iter().flat_map(|(services, reason)| {
+        services.iter().map(move |service| (service, format!("the kernel refused: {reason}")))
+    });
+    let left_out = state.left_out.iter().map(|(service, reason)| (service, reason.clone()));
+    refused
+        .chain(left_out)
+        .take(EXCEPTIONS)
+        .map(|(service, reason)| DataPathException { object: service.to_string(), reason })
         .collect()
 }
 
@@ -252,6 +256,10 @@ mod tests {
             watermark: Some(view::Watermark { services: 7, slices: 9 }),
             commits: 5,
             refused: Some((vec![ServiceKey::new("shop", "web")], "no space".to_owned())),
+            left_out: BTreeMap::from([(
+                ServiceKey::new("shop", "odd"),
+                "192.0.2.11 is the address of node n1".to_owned(),
+            )]),
         };
         let status = status(&ports(owned, peers, state));
         assert_eq!(
@@ -261,7 +269,10 @@ mod tests {
                 "dataPath": {
                     "watermark": {"services": "7", "endpointSlices": "9"},
                     "generation": 5,
-                    "exceptions": [{"object": "shop/web", "reason": "the kernel refused: no space"}],
+                    "exceptions": [
+                        {"object": "shop/web", "reason": "the kernel refused: no space"},
+                        {"object": "shop/odd", "reason": "192.0.2.11 is the address of node n1"},
+                    ],
                 },
                 "peers": [{"node": "n2", "alive": false}],
                 "version": env!("CARGO_PKG_VERSION"),

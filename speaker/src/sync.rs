@@ -8,6 +8,7 @@
 mod apply;
 mod holds;
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub struct KernelState {
     pub commits: u64,
     /// The Services that are not in the kernel as they should be, and why.
     pub refused: Option<(Vec<ServiceKey>, String)>,
+    /// The Services with an address that is not served on purpose, and why.
+    pub left_out: BTreeMap<ServiceKey, String>,
 }
 
 /// An address that began or ceased to be announced from this node.
@@ -143,6 +146,8 @@ pub struct Sync {
     wanted: Arc<Wanted>,
     published: bool,
     answered: Arc<Owned>,
+    /// The Services, with their uids, that were told of an address announced for them.
+    told: HashMap<IpAddr, (ServiceKey, Arc<str>)>,
     /// When the oldest event came that no batch contains yet.
     oldest: Option<Instant>,
     /// The pod networks of the last batch; `None` before the first, which carries everything.
@@ -162,6 +167,7 @@ impl Sync {
             wanted: Arc::default(),
             published: false,
             answered: Arc::default(),
+            told: HashMap::new(),
             oldest: None,
             sent_cidrs: None,
             sent_watermark: Watermark::default(),
@@ -247,7 +253,7 @@ impl Sync {
         let pod_cidrs = pod_cidrs(&self.view, &self.cluster_cidrs).to_vec();
         self.sent_cidrs = Some(pod_cidrs.clone());
         let change = |key| {
-            let vips = self.view.service(&key).map(|service| service.vips.clone()).unwrap_or_default();
+            let vips = self.view.vips(&key);
             let frontends = self.view.frontends(&key);
             Change { key, vips, frontends }
         };
@@ -267,7 +273,8 @@ impl Sync {
                 for (key, vips) in vips {
                     self.view.set_programmed(key, &vips);
                 }
-                let state = KernelState { watermark: Some(watermark), commits, refused: None };
+                let left_out = self.view.left_out().clone();
+                let state = KernelState { watermark: Some(watermark), commits, refused: None, left_out };
                 self.ports.state.send_replace(Arc::new(state));
             }
             Report::Refused { services, reason } => {
@@ -289,10 +296,17 @@ impl Sync {
             .chain(lost.map(|addr| (*addr, None)));
         for (addr, iface) in changes {
             tracing::info!(%addr, iface = iface.as_ref().map(tracing::field::display), "announcement changed");
+            let holder =
+                self.view.holder(addr).map(|Service { key, uid, .. }| (key.clone(), Arc::clone(uid)));
+            // A Service that has just lost the address has it no more: it was remembered when it gained it.
+            let remembered = self.told.remove(&addr);
+            let Some((service, uid)) = holder.or(remembered) else { continue };
+            if iface.is_some() {
+                self.told.insert(addr, (service.clone(), Arc::clone(&uid)));
+            }
             // Full: users have enough to read, and the status tells the whole.
-            let Ok(permit) = self.ports.transitions.try_reserve() else { continue };
-            if let Some(Service { key, uid, .. }) = self.view.holder(addr) {
-                permit.send(Transition { service: key.clone(), uid: Arc::clone(uid), addr, iface });
+            if let Ok(permit) = self.ports.transitions.try_reserve() {
+                permit.send(Transition { service, uid, addr, iface });
             }
         }
     }

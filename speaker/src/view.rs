@@ -5,9 +5,10 @@
 
 mod plans;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -62,6 +63,10 @@ pub struct View {
     slices: HashMap<ServiceKey, Vec<(SliceKey, Slice)>>,
     slice_owners: HashMap<SliceKey, ServiceKey>,
     nodes: BTreeMap<NodeName, NodeFacts>,
+    /// Addresses that the cluster itself lives by, and whose they are: no Service is ever served on one, since that
+    /// would cut off what is there.
+    vital: BTreeMap<IpAddr, Arc<str>>,
+    left_out: BTreeMap<ServiceKey, String>,
     pools: BTreeMap<PoolName, Pool>,
     advertisements: BTreeMap<Arc<str>, Advertisement>,
     /// The addresses of each Service that this node's kernel serves by now.
@@ -83,6 +88,8 @@ impl View {
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
             nodes: BTreeMap::new(),
+            vital: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             pools: BTreeMap::new(),
             advertisements: BTreeMap::new(),
             programmed: HashMap::new(),
@@ -113,6 +120,7 @@ impl View {
                 if self.place().zone != zone {
                     self.dirty.extend(self.services.keys().cloned());
                 }
+                self.weigh_vital();
             }
             Observed::Pool(change) => {
                 self.note_list(Kind::AddressPool, &change);
@@ -146,6 +154,7 @@ impl View {
                 });
                 self.plans_stale |= !announced_alike;
                 self.services.insert(key.clone(), facts);
+                self.note_left_out(&key);
                 self.dirty.insert(key);
             }
             Change::Delete(key) => self.forget_service(&key),
@@ -161,6 +170,7 @@ impl View {
     fn forget_service(&mut self, key: &ServiceKey) {
         if self.services.remove(key).is_some() {
             self.plans_stale = true;
+            self.left_out.remove(key);
             self.dirty.insert(key.clone());
         }
     }
@@ -204,8 +214,77 @@ impl View {
         self.touch_endpoints(&service);
     }
 
+    /// Works out which addresses the cluster lives by: those of its nodes and of its API servers. Services that gain or
+    /// lose one by it are computed anew.
+    fn weigh_vital(&mut self) {
+        let mut vital: BTreeMap<IpAddr, Arc<str>> = BTreeMap::new();
+        let api = ServiceKey::new("default", "kubernetes");
+        for endpoint in self.slices_of(&api).flat_map(|slice| &slice.endpoints) {
+            vital.insert(endpoint.addr, Arc::from("an API server"));
+        }
+        for (name, node) in &self.nodes {
+            for addr in &node.addresses {
+                vital.insert(*addr, Arc::from(format!("node {name}")));
+            }
+        }
+        if vital == self.vital {
+            return;
+        }
+        let old = std::mem::replace(&mut self.vital, vital);
+        let turned = |addr: &IpAddr| old.contains_key(addr) != self.vital.contains_key(addr);
+        let touched = self.services.iter().filter(|(_, facts)| facts.service.vips.iter().any(turned));
+        let touched: Vec<ServiceKey> = touched.map(|(key, _)| key.clone()).collect();
+        for key in &touched {
+            self.note_left_out(key);
+        }
+        self.dirty.extend(touched);
+    }
+
+    /// Whose address this is, if a Service must not be served on it.
+    fn forbidden(&self, addr: IpAddr) -> Option<&str> {
+        if let Some(whose) = self.vital.get(&addr) {
+            return Some(whose);
+        }
+        if addr.is_loopback() {
+            return Some("every host (loopback)");
+        }
+        (addr.is_unspecified() || addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST))
+            .then_some("no single host")
+    }
+
+    /// The addresses of a Service that may be served.
+    #[must_use]
+    pub fn vips(&self, key: &ServiceKey) -> Vec<IpAddr> {
+        let vips = self.service(key).map_or(&[] as &[IpAddr], |service| &service.vips);
+        vips.iter().copied().filter(|addr| self.forbidden(*addr).is_none()).collect()
+    }
+
+    /// The Services with an address that must not be served, and why.
+    #[must_use]
+    pub const fn left_out(&self) -> &BTreeMap<ServiceKey, String> {
+        &self.left_out
+    }
+
+    fn note_left_out(&mut self, key: &ServiceKey) {
+        let vips = self.service(key).map_or(&[] as &[IpAddr], |service| &service.vips);
+        let found = vips.iter().find_map(|addr| Some((*addr, self.forbidden(*addr)?)));
+        match found {
+            Some((addr, whose)) => {
+                let why = format!("{addr} is the address of {whose}: no Service can be served on it");
+                tracing::warn!(service = %key, "{why}");
+                self.left_out.insert(key.clone(), why);
+            }
+            None => {
+                self.left_out.remove(key);
+            }
+        }
+    }
+
     /// The endpoints of a Service have changed.
     fn touch_endpoints(&mut self, key: &ServiceKey) {
+        if key.namespace.as_str() == "default" && &*key.name == "kubernetes" {
+            self.weigh_vital();
+        }
         let Some(facts) = self.services.get(key) else { return };
         // Only under `Local` do endpoints say who may announce.
         self.plans_stale |= facts.service.external_policy == ExternalPolicy::Local;
@@ -264,9 +343,12 @@ impl View {
     /// The front ends of a Service on this node; `None` when there is no such Service.
     #[must_use]
     pub fn frontends(&self, key: &ServiceKey) -> Option<Vec<(FrontendKey, Frontend)>> {
-        let service = self.service(key)?;
+        let mut service = Cow::Borrowed(self.service(key)?);
+        if service.vips.iter().any(|addr| self.forbidden(*addr).is_some()) {
+            service.to_mut().vips = self.vips(key);
+        }
         let slices: Vec<&Slice> = self.slices_of(key).collect();
-        Some(frontend::frontends(service, &slices, &self.place()))
+        Some(frontend::frontends(&service, &slices, &self.place()))
     }
 
     /// Where this node is.
@@ -310,12 +392,12 @@ impl View {
 
     /// The addresses that a change of this Service takes out of the kernel.
     pub fn leaving(&self, key: &ServiceKey) -> impl Iterator<Item = IpAddr> {
-        let stays = self.service(key).map_or(&[] as &[IpAddr], |service| &service.vips);
+        let stays = self.vips(key);
         self.programmed
             .get(key)
             .into_iter()
             .flat_map(|vips| vips.iter().copied())
-            .filter(|addr| !stays.contains(addr))
+            .filter(move |addr| !stays.contains(addr))
     }
 }
 

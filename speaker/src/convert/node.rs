@@ -1,6 +1,7 @@
 //! Node: what advertisements select by and where its pods are.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -21,6 +22,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods, as far as Kubernetes hands them out.
     pub pod_cidrs: Vec<IpNet>,
+    /// Its own addresses, in the order in which the kubelet reports them.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl NodeFacts {
@@ -50,7 +53,10 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     let mut pod_cidrs: Vec<IpNet> = cidrs.iter().filter_map(|c| address::prefix(c)).collect();
     pod_cidrs.sort_unstable();
     pod_cidrs.dedup();
-    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs }
+    let listed = object.status.and_then(|status| status.addresses).unwrap_or_default();
+    // Names (Hostname, InternalDNS) are no addresses and drop out.
+    let addresses = listed.iter().filter_map(|listed| address::address(&listed.address)).collect();
+    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs, addresses }
 }
 
 #[cfg(test)]
@@ -78,6 +84,18 @@ mod tests {
             let want: Vec<IpNet> = want.iter().map(|w| w.parse().unwrap()).collect();
             assert_eq!(convert(json!({"metadata": {}, "spec": spec})).pod_cidrs, want);
         }
+    }
+
+    #[test]
+    fn addresses_are_taken_and_names_are_not() {
+        let status = json!({"addresses": [
+            {"type": "InternalIP", "address": "192.0.2.11"}, {"type": "InternalIP", "address": "2001:db8::11"},
+            {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "198.51.100.1"},
+        ]});
+        let found = convert(json!({"metadata": {}, "status": status})).addresses;
+        let wanted =
+            ["192.0.2.11", "2001:db8::11", "198.51.100.1"].map(|addr| addr.parse::<IpAddr>().unwrap());
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -300,6 +300,20 @@ async fn gains_and_losses_are_told_once_each() {
 }
 
 #[tokio::test]
+async fn a_service_that_lost_its_address_is_told_of_the_withdrawal() {
+    for vip in VIPS {
+        let mut rig = serving("a", vip).await;
+        rig.answering.send_replace(holding(vip, 2));
+        let gained = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        assert!(gained.iface.is_some());
+        rig.report(Observed::Service(view::Change::Delete(key("a")), 9)).await;
+        rig.answering.send_replace(Arc::default());
+        let lost = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        assert_eq!((lost.service, &*lost.uid, lost.iface), (key("a"), "u1", None));
+    }
+}
+
+#[tokio::test]
 async fn pod_networks_that_change_are_handed_over_without_a_service() {
     let mut rig = serving("a", VIPS[0]).await;
     let cidrs: Vec<IpNet> = ["10.244.1.0/24", "fd00:244:1::/64"].map(|c| c.parse().unwrap()).into();

@@ -210,6 +210,48 @@ fn a_node_that_changes_its_zone_has_every_service_computed_anew() {
 }
 
 #[test]
+fn no_service_is_served_on_an_address_the_cluster_lives_by() {
+    for (family, vip, other, _) in FAMILIES {
+        let mut view = view();
+        view.set(facts("a", &[vip, other], ExternalPolicy::Cluster));
+        view.taken();
+        let with = |addrs: &[&str]| NodeFacts {
+            addresses: addrs.iter().map(|text| addr(text)).collect(),
+            ..NodeFacts::default()
+        };
+        let set =
+            |view: &mut View, facts| view.apply(Observed::Node(Change::Set(NodeName::new("n7"), facts)));
+        set(&mut view, with(&[vip]));
+        assert_eq!(view.taken(), [key("a")]);
+        assert_eq!(view.vips(&key("a")), [addr(other)]);
+        let fronts = view.frontends(&key("a")).unwrap();
+        assert!(fronts.iter().all(|(front, _)| front.addr == addr(other)) && !fronts.is_empty());
+        assert!(view.left_out()[&key("a")].contains("node n7"), "{:?}", view.left_out());
+        set(&mut view, with(&[]));
+        assert_eq!(view.taken(), [key("a")]);
+        assert!(view.vips(&key("a")).len() == 2 && view.left_out().is_empty());
+
+        let mut api = slice("kubernetes", family, "", &[]);
+        api.service = ServiceKey::new("default", "kubernetes");
+        api.slice.endpoints.push(SliceEndpoint {
+            addr: addr(other),
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            hints: None,
+        });
+        view.set_slice("kubernetes", api);
+        assert_eq!(view.vips(&key("a")), [addr(vip)]);
+        assert!(view.left_out()[&key("a")].contains("an API server"));
+        for odd in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+            view.set(facts("b", &[odd], ExternalPolicy::Cluster));
+            assert!(view.vips(&key("b")).is_empty(), "{odd}");
+        }
+    }
+}
+
+#[test]
 fn what_a_complete_list_does_not_name_is_gone() {
     for (family, vip, other, pods) in FAMILIES {
         let mut view = view();
