@@ -198,6 +198,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_metric_is_documented_and_no_other() {
+        let metrics = Metrics::default();
+        for kind in [Kind::Service] {
+            metrics.watch_event(kind);
+            metrics.watch_error(kind);
+        }
+        metrics.status_write(Outcome::Written);
+        metrics.event(Outcome::Written);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics.registry(Arc::default())).unwrap();
+        let served: std::collections::BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" }))
+            .collect();
+        let documented: std::collections::BTreeSet<String> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `landfall_speaker_")?.split('`').next())
+            .map(|name| format!("landfall_speaker_{name}"))
+            .collect();
+        assert_eq!(served, documented);
+    }
+
+    #[test]
     fn every_family_is_served_under_its_name() {
         let metrics = Metrics::default();
         let arp = Arc::new(l2::Counters::default());
