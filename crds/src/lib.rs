@@ -2,6 +2,7 @@
 //! the way from them to the types of `landfall-core`.
 
 pub mod class;
+pub mod conditions;
 pub mod convert;
 pub mod l2;
 pub mod manifest;
