@@ -7,6 +7,9 @@ use landfall_core::pool::Pool;
 
 use crate::{AddressPool, AddressText};
 
+pub mod resting;
+pub mod values;
+
 /// What is wrong with an object, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]

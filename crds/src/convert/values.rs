@@ -1,0 +1,116 @@
+//! Readers of single values. They hold without the rules of the API server too: an object may be older than those.
+
+/// The longest time span, in seconds.
+const DAY: u32 = 24 * 60 * 60;
+
+/// Reads a time span in hours, minutes and seconds, each at most once and in this order: `1h30m`, `5m`, `30s`, `0s`.
+/// The answer is in seconds, 24 hours at most.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    let wrong =
+        || format!("{text:?} is not a time span in hours, minutes and seconds such as 1h30m, 5m, 30s or 0s");
+    let mut units: &[(char, u32)] = &[('h', 3600), ('m', 60), ('s', 1)];
+    let mut total: u64 = 0;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (digits, behind) = rest.split_at(end);
+        let number: u32 = digits.parse().map_err(|_| wrong())?;
+        let unit = behind.chars().next().ok_or_else(wrong)?;
+        let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let (used, left) = units.split_at(at + 1);
+        total += u64::from(number) * used.last().map_or(0, |(_, size)| u64::from(*size));
+        units = left;
+        rest = behind.strip_prefix(unit).unwrap_or_default();
+    }
+    u32::try_from(total).ok().filter(|total| *total <= DAY).ok_or_else(|| format!("{text} is more than 24h"))
+}
+
+/// Reads a port or a range of ports, both ends included: `31000`, `31000-31009`.
+pub fn ports(text: &str) -> Result<(u16, u16), String> {
+    let wrong =
+        || format!("{text:?} is neither a port such as 31000 nor a range of ports such as 31000-31009");
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.len() <= 5 && part.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| part.parse::<u32>().ok()).flatten().ok_or_else(wrong)
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    let port = |number: u32| u16::try_from(number).ok().filter(|port| *port > 0);
+    let (Some(first), Some(last)) = (port(first), port(last)) else {
+        return Err(format!("{text} has a port outside 1-65535"));
+    };
+    if last < first {
+        return Err(format!("{text} is reversed: the range ends before it begins"));
+    }
+    Ok((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_spans_are_read_in_seconds() {
+        for (text, wanted) in [
+            ("0s", 0),
+            ("30s", 30),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("1h1m1s", 3661),
+            ("24h", 86400),
+            ("090s", 90),
+        ] {
+            assert_eq!(seconds(text), Ok(wanted), "{text}");
+        }
+        for text in [
+            "",
+            "30",
+            "s",
+            "30s5m",
+            "5m5m",
+            "-5m",
+            "1.5h",
+            "5 m",
+            "5d",
+            "24h1s",
+            "99999999999s",
+            "４m",
+            "5mm",
+            "h",
+        ] {
+            let error = seconds(text).unwrap_err();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn ports_are_read_and_what_is_wrong_is_said() {
+        for (text, wanted) in [
+            ("31000-31009", (31000, 31009)),
+            ("31000", (31000, 31000)),
+            ("1-65535", (1, 65535)),
+            ("080", (80, 80)),
+        ] {
+            assert_eq!(ports(text), Ok(wanted), "{text}");
+        }
+        for (text, wanted) in [
+            ("31009-31000", "reversed"),
+            ("0-100", "outside 1-65535"),
+            ("100-65536", "outside 1-65535"),
+            ("99999", "outside 1-65535"),
+            ("", "neither"),
+            ("-", "neither"),
+            ("1-2-3", "neither"),
+            ("31000 - 31009", "neither"),
+            ("+1", "neither"),
+            ("１-２", "neither"),
+            ("100000", "neither"),
+        ] {
+            let error = ports(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+}
