@@ -37,6 +37,8 @@ pub(super) struct Books {
     chains: Counts<Chain>,
     vips: Counts<IpAddr>,
     pings: Counts<IpAddr>,
+    doors: Counts<IpAddr>,
+    shut: Counts<FrontendKey>,
     hairpins: Counts<IpAddr>,
     pods: Vec<IpNet>,
     /// How many elements each map has, and how many the kernel lets it have.
@@ -182,9 +184,17 @@ impl Books {
         let count = |counts: &mut Counts<IpAddr>, addr| {
             if inserted { counts.hold(addr) } else { counts.release(addr) }
         };
-        count(&mut self.vips, key.addr);
-        if front.has_endpoints() {
-            count(&mut self.pings, key.addr);
+        match (front.owned, front.has_endpoints()) {
+            (true, true) => {
+                count(&mut self.vips, key.addr);
+                count(&mut self.pings, key.addr);
+            }
+            (true, false) => count(&mut self.vips, key.addr),
+            (false, true) => count(&mut self.doors, key.addr),
+            (false, false) => {
+                count(&mut self.doors, key.addr);
+                if inserted { self.shut.hold(key) } else { self.shut.release(key) }
+            }
         }
         if let Route::Local { local, .. } = &front.route {
             local.iter().for_each(|target| count(&mut self.hairpins, target.addr));
@@ -210,9 +220,19 @@ impl Books {
         let (came, went) = self.chains.settle();
         plan.chains_new = came;
         plan.chains_old = went;
-        for (counts, map) in
-            [(&mut self.vips, Map::Vip), (&mut self.pings, Map::Ping), (&mut self.hairpins, Map::Hairpin)]
-        {
+        let (came, went) = self.shut.settle();
+        for (keys, elements) in [(came, &mut plan.insert), (went, &mut plan.remove)] {
+            for key in keys {
+                let element = Element::of(keys::front(key), Value::None);
+                add(elements, Map::Shut, key.family(), vec![element]);
+            }
+        }
+        for (counts, map) in [
+            (&mut self.vips, Map::Vip),
+            (&mut self.pings, Map::Ping),
+            (&mut self.doors, Map::Door),
+            (&mut self.hairpins, Map::Hairpin),
+        ] {
             let element = |addr: IpAddr| {
                 let key = if map == Map::Hairpin { keys::hairpin(addr) } else { keys::address(addr) };
                 vec![Element::of(key, Value::None)]

@@ -53,6 +53,10 @@ pub enum Map {
     Vip,
     /// Those of them that answer ping.
     Ping,
+    /// Addresses that have front ends and are not ours alone: the node's own, and external IPs.
+    Door,
+    /// Front ends of those that have no endpoints.
+    Shut,
     /// Endpoints that may reach themselves.
     Hairpin,
     /// The addresses of this node's pods.
@@ -61,7 +65,7 @@ pub enum Map {
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Service,
         Self::Internal,
         Self::Endpoint,
@@ -70,6 +74,8 @@ impl Map {
         Self::Source(Bank::B),
         Self::Vip,
         Self::Ping,
+        Self::Door,
+        Self::Shut,
         Self::Hairpin,
         Self::Pods,
     ];
@@ -90,6 +96,8 @@ impl Map {
             Self::Source(Bank::B) => format!("src{number}b"),
             Self::Vip => format!("vip{number}"),
             Self::Ping => format!("ping{number}"),
+            Self::Door => format!("door{number}"),
+            Self::Shut => format!("shut{number}"),
             Self::Hairpin => format!("hair{number}"),
             Self::Pods => format!("pod{number}"),
         })
@@ -115,7 +123,8 @@ impl Map {
                 ([front, vec![Field::Integer]].concat(), Some(Data::Fields(vec![addr, Field::Port])))
             }
             Self::Source(_) => ([front, vec![addr]].concat(), None),
-            Self::Vip | Self::Ping | Self::Pods => (vec![addr], None),
+            Self::Shut => (front, None),
+            Self::Vip | Self::Ping | Self::Door | Self::Pods => (vec![addr], None),
             Self::Hairpin => (vec![addr, addr], None),
         };
         let userdata = if self == Self::Endpoint { userdata::endpoints(family) } else { Vec::new() };

@@ -158,19 +158,30 @@ impl Builder {
 
         for (name, hook) in [("pre", Hook::Prerouting), ("out", Hook::Output)] {
             for family in FAMILIES {
-                self.addressed(name, hook, family);
+                self.owned(name, hook, family);
+                self.doors(name, hook, family);
             }
             self.chain(name, Some(nat(hook, DNAT_PRIORITY)));
             for family in FAMILIES {
                 let chain = per_family(name, family);
-                self.for_vips(name, family, &[Expr::Verdict(Verdict::Goto(chain))]);
+                self.addressed_to(Map::Vip, name, family, &[Expr::Verdict(Verdict::Goto(chain))]);
+            }
+            for family in FAMILIES {
+                let chain = door(name, family);
+                self.addressed_to(Map::Door, name, family, &[Expr::Verdict(Verdict::Goto(chain))]);
             }
         }
 
         for (name, hook) in [("guard", Hook::Prerouting), ("guard_out", Hook::Output)] {
             self.chain(name, Some(filter(hook)));
             for family in FAMILIES {
-                self.for_vips(name, family, &[Expr::Verdict(Verdict::Goto(Arc::from("own")))]);
+                self.addressed_to(Map::Vip, name, family, &[Expr::Verdict(Verdict::Goto(Arc::from("own")))]);
+            }
+            for family in FAMILIES {
+                let mut shut = load_front(family).to_vec();
+                shut.push(find(&Map::Shut.name(family), Reg(0)));
+                shut.push(Expr::Verdict(Verdict::Goto(Arc::from("own"))));
+                self.addressed_to(Map::Door, name, family, &shut);
             }
         }
 
@@ -180,11 +191,11 @@ impl Builder {
         }
     }
 
-    /// A rule for packets to any of our addresses.
-    fn for_vips(&mut self, chain: &str, family: Family, then: &[Expr]) {
+    /// A rule for packets to any of the addresses in a set.
+    fn addressed_to(&mut self, set: Map, chain: &str, family: Family, then: &[Expr]) {
         let mut rule = of_family(family);
         rule.push(load_destination(family, Reg(0)));
-        rule.push(find(&Map::Vip.name(family), Reg(0)));
+        rule.push(find(&set.name(family), Reg(0)));
         rule.extend_from_slice(then);
         self.rule(chain, rule);
     }
@@ -196,18 +207,10 @@ impl Builder {
     /// not see the new one yet. The second look finds it; without it that connection would be refused. When the
     /// whole table is replaced meanwhile, all its maps are empty from one instant on: [`LIVE`] is then empty too,
     /// and the packet is dropped. Its sender tries again and meets the new table.
-    fn addressed(&mut self, name: &str, hook: Hook, family: Family) {
+    fn owned(&mut self, name: &str, hook: Hook, family: Family) {
         let chain = per_family(name, family);
         self.chain(&chain, None);
-        let mut internal = of_family(family);
-        if hook == Hook::Prerouting {
-            // What this node sends itself is internal anyway.
-            internal.push(load_source(family, Reg(0)));
-            internal.push(find(&Map::Pods.name(family), Reg(0)));
-        }
-        internal.extend(dispatch(family, Map::Internal));
-        let mut external = of_family(family);
-        external.extend(dispatch(family, Map::Service));
+        let [internal, external] = dispatches(hook, family);
         self.rule(&chain, internal.clone());
         self.rule(&chain, internal);
         self.rule(&chain, external.clone());
@@ -235,6 +238,17 @@ impl Builder {
             ],
         );
         self.rule(&chain, vec![Expr::Counter, Expr::Verdict(Verdict::Drop)]);
+    }
+
+    /// What happens to connections to addresses that have front ends and are not ours alone: the rest of their ports
+    /// is none of our business.
+    fn doors(&mut self, name: &str, hook: Hook, family: Family) {
+        let chain = door(name, family);
+        self.chain(&chain, None);
+        for rule in dispatches(hook, family) {
+            self.rule(&chain, rule.clone());
+            self.rule(&chain, rule);
+        }
     }
 
     /// Decides about the source of translated connections by what they were addressed to first.
@@ -369,6 +383,25 @@ fn per_family(name: &str, family: Family) -> Name {
         Family::V4 => format!("{name}4"),
         Family::V6 => format!("{name}6"),
     })
+}
+
+/// The name of a chain for one family and addresses that are not ours alone.
+fn door(name: &str, family: Family) -> Name {
+    Arc::from(format!("{}_door", per_family(name, family)))
+}
+
+/// The look for what comes from this node and its pods, and the one for everybody.
+fn dispatches(hook: Hook, family: Family) -> [Vec<Expr>; 2] {
+    let mut internal = of_family(family);
+    if hook == Hook::Prerouting {
+        // What this node sends itself is internal anyway.
+        internal.push(load_source(family, Reg(0)));
+        internal.push(find(&Map::Pods.name(family), Reg(0)));
+    }
+    internal.extend(dispatch(family, Map::Internal));
+    let mut external = of_family(family);
+    external.extend(dispatch(family, Map::Service));
+    [internal, external]
 }
 
 /// Goes on for packets of this family only.
