@@ -25,8 +25,13 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* Arguments that both programs take: (dict "root" $ "port" 9640). */}}
 {{- define "landfall.args" -}}
-{{- $v := .root.Values -}}
 - {{ printf "--listen=[::]:%v" .port | quote }}
+{{ include "landfall.commonArgs" .root }}
+{{- end }}
+
+{{/* Arguments that everything takes, also what serves nothing. */}}
+{{- define "landfall.commonArgs" -}}
+{{- $v := .Values -}}
 - {{ printf "--log=%s" $v.log.level | quote }}
 - {{ printf "--log-format=%s" $v.log.format | quote }}
 - {{ printf "--load-balancer-class=%s" $v.loadBalancerClass | quote }}
@@ -75,4 +80,10 @@ readinessProbe:
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 2
+{{- end }}
+
+{{/* Annotations of what exists only while the release is being removed. */}}
+{{- define "landfall.hook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
