@@ -1,6 +1,7 @@
 //! The command line and the environment.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
@@ -41,6 +42,18 @@ pub struct Args {
     /// Networks of the pods, comma-separated [default: spec.podCIDRs of this Node]
     #[arg(long, env = "LANDFALL_CLUSTER_CIDR", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
+    /// Where a `NodePort` is served: "primary" (the node's first internal address of each family), "none", or the node's
+    /// addresses inside CIDRs, comma-separated
+    #[arg(
+        long,
+        env = "LANDFALL_NODEPORT_ADDRESSES",
+        value_name = "primary|none|CIDR,...",
+        default_value = "primary"
+    )]
+    pub nodeport_addresses: NodePortAddresses,
+    /// Whether spec.externalIPs of the Services are served
+    #[arg(long, env = "LANDFALL_EXTERNAL_IPS", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub external_ips: bool,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value = "[::]:9641")]
     pub listen: SocketAddr,
@@ -54,6 +67,36 @@ impl Args {
     #[must_use]
     pub fn classes(&self) -> ClassFilter {
         ClassFilter { class: self.load_balancer_class.as_str().into(), default: self.default_class }
+    }
+}
+
+/// The addresses of a node at which `NodePort`s are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The first internal address of each family that the Node object names.
+    Primary,
+    /// None: somebody else serves them.
+    None,
+    /// Every address inside one of these prefixes; in a family without prefix every address, as kube-proxy has it.
+    Within(Vec<IpNet>),
+}
+
+impl FromStr for NodePortAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "" | "primary" => Ok(Self::Primary),
+            "none" => Ok(Self::None),
+            list => {
+                let parse = |text: &str| {
+                    text.trim()
+                        .parse()
+                        .map_err(|_| format!("{text:?} is neither \"primary\" nor \"none\" nor a CIDR"))
+                };
+                list.split(',').map(parse).collect::<Result<Vec<IpNet>, _>>().map(Self::Within)
+            }
+        }
     }
 }
 
@@ -84,6 +127,24 @@ mod tests {
         assert!(!args.default_class && !args.classes().admits(None));
         assert!(args.classes().admits(Some("landfall.dev/landfall")));
         assert_eq!(args.cluster_cidr.len(), 2);
+    }
+
+    #[test]
+    fn nodeport_addresses_are_words_or_prefixes() {
+        // S97
+        let nets =
+            |texts: &[&str]| NodePortAddresses::Within(texts.iter().map(|t| t.parse().unwrap()).collect());
+        for (text, wanted) in [
+            ("primary", NodePortAddresses::Primary),
+            ("", NodePortAddresses::Primary),
+            ("none", NodePortAddresses::None),
+            ("192.0.2.0/24, 2001:db8::/32", nets(&["192.0.2.0/24", "2001:db8::/32"])),
+        ] {
+            assert_eq!(parse(&[&format!("--nodeport-addresses={text}")]).unwrap().nodeport_addresses, wanted);
+        }
+        let error = parse(&["--nodeport-addresses=192.0.2.1"]).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1") && error.contains("CIDR"), "{error}");
+        assert!(!parse(&[]).unwrap().external_ips, "S87: off by default");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Composition: builds the tasks, connects them, and ends with the first of them that ends.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node};
 use kube::{Api, Client, Config};
 use landfall_core::name::{Namespace, NodeName};
@@ -13,15 +15,17 @@ use landfall_runtime::{http, signal};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::Args;
 use crate::datapath::DataPath;
+use crate::link::Links;
 use crate::metrics::Metrics;
 use crate::nft;
 use crate::ownership::lease;
 use crate::sync::{Applier, Sync};
-use crate::watch::Watches;
+use crate::view::{Choices, Observed};
+use crate::watch::{Arrived, Watches};
 use crate::{events, gauges, l2, link, ownership, status, sync, watch as watches};
 
 /// How long to wait for a connection to the API server.
@@ -183,11 +187,14 @@ impl Parts {
             transitions: transitions_out,
         };
         let pulse = health.pulse("sync", HANGS_AFTER);
-        let sync = Sync::new(node.clone(), args.cluster_cidr.clone(), ports);
+        let choices =
+            Choices { node_ports: args.nodeport_addresses.clone(), external_ips: args.external_ips };
+        let sync = Sync::new(node.clone(), choices, args.cluster_cidr.clone(), ports);
         spawn(tasks, "sync", sync.run(pulse));
 
         let (monitor, links) = link::open().await.context("cannot read the network interfaces")?;
         spawn(tasks, "links", monitor.run());
+        spawn(tasks, "local addresses", local_addresses(links.clone(), arrived_out.clone()));
 
         let identity = lease::Identity {
             namespace: Namespace::new(&args.namespace),
@@ -215,6 +222,29 @@ impl Parts {
         let watches = Watches { client, classes: args.classes(), peers, out: arrived_out, metrics };
         spawn(tasks, "watches", crate::watch::run(watches));
         Ok(())
+    }
+}
+
+/// The end of a channel is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the other end of a channel is gone")]
+struct ChannelClosed;
+
+/// Reports the addresses of the node's interfaces whenever they change.
+async fn local_addresses(
+    mut links: watch::Receiver<Arc<Links>>,
+    out: mpsc::Sender<Arrived>,
+) -> Result<(), ChannelClosed> {
+    loop {
+        let mut addrs: Vec<IpAddr> = {
+            let links = links.borrow_and_update();
+            links.iter().flat_map(|link| &link.addresses).map(IpNet::addr).collect()
+        };
+        addrs.sort_unstable();
+        addrs.dedup();
+        let arrived = Arrived { at: Instant::now(), observed: Observed::Local(addrs) };
+        out.send(arrived).await.map_err(|_| ChannelClosed)?;
+        links.changed().await.map_err(|_| ChannelClosed)?;
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 pub use apply::{Applier, ApplierStopped};
 use holds::Holds;
 
-use crate::view::{View, Watermark};
+use crate::view::{Choices, View, Watermark};
 use crate::watch::Arrived;
 
 /// Batches that may wait for the data path: one, so that what comes while it works is taken together.
@@ -158,10 +158,10 @@ pub struct Sync {
 impl Sync {
     /// The loop of one node.
     #[must_use]
-    pub fn new(node: NodeName, cluster_cidrs: Vec<IpNet>, ports: Ports) -> Self {
+    pub fn new(node: NodeName, choices: Choices, cluster_cidrs: Vec<IpNet>, ports: Ports) -> Self {
         Self {
             ports,
-            view: View::new(node),
+            view: View::new(node, choices),
             cluster_cidrs,
             holds: Holds::default(),
             wanted: Arc::default(),

@@ -12,10 +12,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use landfall_core::addr::Family;
 use landfall_core::frontend::{self, Frontend, FrontendKey};
 use landfall_core::name::{NodeName, PoolName, ServiceKey};
 use landfall_core::service::{ExternalPolicy, Place, Service, Slice};
 
+use crate::args::NodePortAddresses;
 use crate::convert::{Advertisement, NodeFacts, Pool, ServiceFacts, SliceFacts, SliceKey};
 use crate::metrics::Kind;
 
@@ -43,6 +45,23 @@ pub enum Observed {
     Pool(Change<PoolName, Pool>),
     /// An `L2Advertisement`, by name.
     Advertisement(Change<Arc<str>, Advertisement>),
+    /// The addresses of this node's interfaces, sorted.
+    Local(Vec<IpAddr>),
+}
+
+/// What the user has decided about the data path of this node.
+#[derive(Clone, Debug)]
+pub struct Choices {
+    /// Where `NodePort`s are served.
+    pub node_ports: NodePortAddresses,
+    /// Whether external IPs are served.
+    pub external_ips: bool,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { node_ports: NodePortAddresses::None, external_ips: false }
+    }
 }
 
 /// How much of the API has been taken in: the highest resource versions seen.
@@ -58,6 +77,9 @@ pub struct Watermark {
 #[derive(Debug)]
 pub struct View {
     node: NodeName,
+    choices: Choices,
+    /// The addresses of this node's interfaces.
+    local: Vec<IpAddr>,
     services: HashMap<ServiceKey, ServiceFacts>,
     /// Mostly one or two each, hence a list: a map would reserve a kilobyte for them.
     slices: HashMap<ServiceKey, Vec<(SliceKey, Slice)>>,
@@ -81,9 +103,11 @@ pub struct View {
 impl View {
     /// An empty view of the node with this name.
     #[must_use]
-    pub fn new(node: NodeName) -> Self {
+    pub fn new(node: NodeName, choices: Choices) -> Self {
         Self {
             node,
+            choices,
+            local: Vec::new(),
             services: HashMap::new(),
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
@@ -115,20 +139,27 @@ impl View {
             }
             Observed::Node(change) => {
                 self.note_list(Kind::Node, &change);
-                let zone = self.place().zone;
+                let place = self.place();
                 self.plans_stale |= apply_to_map(&mut self.nodes, change);
-                if self.place().zone != zone {
-                    self.dirty.extend(self.services.keys().cloned());
-                }
+                self.note_place(&place);
                 self.weigh_vital();
             }
             Observed::Pool(change) => {
                 self.note_list(Kind::AddressPool, &change);
+                let open = self.open_pools();
                 self.plans_stale |= apply_to_map(&mut self.pools, change);
+                if self.open_pools() != open {
+                    self.dirty.extend(self.services.keys().cloned());
+                }
             }
             Observed::Advertisement(change) => {
                 self.note_list(Kind::L2Advertisement, &change);
                 self.plans_stale |= apply_to_map(&mut self.advertisements, change);
+            }
+            Observed::Local(addrs) => {
+                let place = self.place();
+                self.local = addrs;
+                self.note_place(&place);
             }
         }
     }
@@ -343,12 +374,58 @@ impl View {
     /// The front ends of a Service on this node; `None` when there is no such Service.
     #[must_use]
     pub fn frontends(&self, key: &ServiceKey) -> Option<Vec<(FrontendKey, Frontend)>> {
-        let mut service = Cow::Borrowed(self.service(key)?);
+        let facts = self.services.get(key)?;
+        let mut service = Cow::Borrowed(&facts.service);
         if service.vips.iter().any(|addr| self.forbidden(*addr).is_some()) {
             service.to_mut().vips = self.vips(key);
         }
+        if !self.choices.external_ips && !service.external_ips.is_empty() {
+            service.to_mut().external_ips = Vec::new();
+        }
+        if service.external_ips.iter().any(|addr| self.forbidden(*addr).is_some()) {
+            let allowed = |addr: &IpAddr| self.forbidden(*addr).is_none();
+            service.to_mut().external_ips.retain(allowed);
+        }
+        let open = |name| self.pools.get(name).is_some_and(|pool: &Pool| pool.open_node_ports);
+        if facts.pools.iter().any(open) {
+            service.to_mut().sources_on_node_ports = false;
+        }
         let slices: Vec<&Slice> = self.slices_of(key).collect();
         Some(frontend::frontends(&service, &slices, &self.place()))
+    }
+
+    /// The addresses of this node at which `NodePort`s are served.
+    fn node_addrs(&self) -> Vec<IpAddr> {
+        let known = self.own_node().map_or(&[] as &[IpAddr], |node| &node.addresses);
+        match &self.choices.node_ports {
+            NodePortAddresses::None => Vec::new(),
+            NodePortAddresses::Primary => {
+                let first = |family| known.iter().copied().find(|addr| Family::of(*addr) == family);
+                [Family::V4, Family::V6].into_iter().filter_map(first).collect()
+            }
+            NodePortAddresses::Within(nets) => {
+                let chosen = |addr: &IpAddr| {
+                    let mut of_family =
+                        nets.iter().filter(|net| Family::of(net.addr()) == Family::of(*addr)).peekable();
+                    of_family.peek().is_none() || of_family.any(|net| net.contains(addr))
+                };
+                // On loopback they would not be reached from anywhere else, and a load-balancer address is never there.
+                let usable = |addr: &IpAddr| !addr.is_loopback() && chosen(addr);
+                self.local.iter().copied().filter(usable).collect()
+            }
+        }
+    }
+
+    /// What depends on where this node is and which addresses it has is computed anew when that changed.
+    fn note_place(&mut self, before: &Place) {
+        if self.place() != *before {
+            self.dirty.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// The pools whose Services have `NodePort`s without source ranges.
+    fn open_pools(&self) -> Vec<PoolName> {
+        self.pools.iter().filter(|(_, pool)| pool.open_node_ports).map(|(name, _)| name.clone()).collect()
     }
 
     /// Where this node is.
@@ -356,7 +433,7 @@ impl View {
         Place {
             node: self.node.clone(),
             zone: self.own_node().and_then(NodeFacts::zone),
-            node_addrs: Vec::new(),
+            node_addrs: self.node_addrs(),
         }
     }
 

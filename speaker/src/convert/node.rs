@@ -22,7 +22,7 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods, as far as Kubernetes hands them out.
     pub pod_cidrs: Vec<IpNet>,
-    /// Its own addresses, in the order in which the kubelet reports them.
+    /// Its own addresses: internal ones first, else in the order in which the kubelet reports them.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -53,7 +53,8 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     let mut pod_cidrs: Vec<IpNet> = cidrs.iter().filter_map(|c| address::prefix(c)).collect();
     pod_cidrs.sort_unstable();
     pod_cidrs.dedup();
-    let listed = object.status.and_then(|status| status.addresses).unwrap_or_default();
+    let mut listed = object.status.and_then(|status| status.addresses).unwrap_or_default();
+    listed.sort_by_key(|listed| listed.type_ != "InternalIP");
     // Names (Hostname, InternalDNS) are no addresses and drop out.
     let addresses = listed.iter().filter_map(|listed| address::address(&listed.address)).collect();
     NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs, addresses }
@@ -89,8 +90,8 @@ mod tests {
     #[test]
     fn addresses_are_taken_and_names_are_not() {
         let status = json!({"addresses": [
+            {"type": "ExternalIP", "address": "198.51.100.1"}, {"type": "Hostname", "address": "n1"},
             {"type": "InternalIP", "address": "192.0.2.11"}, {"type": "InternalIP", "address": "2001:db8::11"},
-            {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "198.51.100.1"},
         ]});
         let found = convert(json!({"metadata": {}, "status": status})).addresses;
         let wanted =

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector as Expressions, SelectorExt};
 use landfall_core::addr::AddrRange;
 use landfall_core::name::{Iface, PoolName};
-use landfall_crds::{AddressPool, AddressText, L2Advertisement};
+use landfall_crds::{AddressPool, AddressText, L2Advertisement, SourceRangesOnNodePort};
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -31,11 +31,13 @@ impl From<LabelSelector> for Selector {
     }
 }
 
-/// What matters of an `AddressPool` here: its addresses.
+/// What matters of an `AddressPool` here: its addresses, and how they are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     ranges: Vec<AddrRange>,
     excluded: Vec<AddrRange>,
+    /// Whether source ranges do not hold on the `NodePort`s of its Services.
+    pub open_node_ports: bool,
 }
 
 impl Pool {
@@ -51,7 +53,11 @@ impl Pool {
 #[must_use]
 pub fn pool(object: &AddressPool) -> Pool {
     let parse = |texts: &[AddressText]| texts.iter().filter_map(|text| text.0.parse().ok()).collect();
-    Pool { ranges: parse(&object.spec.addresses), excluded: parse(&object.spec.exclude) }
+    Pool {
+        ranges: parse(&object.spec.addresses),
+        excluded: parse(&object.spec.exclude),
+        open_node_ports: object.spec.source_ranges_on_node_port == SourceRangesOnNodePort::Ignore,
+    }
 }
 
 /// What matters of an `L2Advertisement`.

@@ -62,7 +62,9 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
         return None;
     }
     let vips = vips(object);
-    if vips.is_empty() {
+    let external_ips = external_ips(spec);
+    let node_ports = spec.ports.iter().flatten().any(|port| port.node_port.is_some_and(|number| number != 0));
+    if vips.is_empty() && external_ips.is_empty() && !node_ports {
         return None;
     }
     let meta = &object.metadata;
@@ -79,7 +81,7 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
         },
         sources: sources(spec.load_balancer_source_ranges.as_deref(), annotation(LEGACY_SOURCE_RANGES)),
         sources_on_node_ports: true,
-        external_ips: Vec::new(),
+        external_ips,
         affinity: affinity(spec),
     };
     let pools = annotation(ALLOCATED_FROM)
@@ -90,6 +92,12 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
         .map(PoolName::new)
         .collect();
     Some(ServiceFacts { service, pools })
+}
+
+/// The addresses that users have somebody route to the nodes.
+fn external_ips(spec: &k8s::ServiceSpec) -> Vec<IpAddr> {
+    let listed = spec.external_ips.iter().flatten();
+    exact(listed.filter_map(|text| address::address(text)))
 }
 
 /// The addresses in the status that mean "packets with this destination": KEP-1860's `ipMode` VIP, the default.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::convert::{NodeFacts, ServiceFacts};
+use crate::view::Choices;
 use crate::view::{self, Observed};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ fn rig() -> Rig {
     };
     let mut tasks = JoinSet::new();
     let pulse = Health::new().pulse("sync", DEADLINE);
-    tasks.spawn(Sync::new(NodeName::new("n1"), Vec::new(), ports).run(pulse));
+    tasks.spawn(Sync::new(NodeName::new("n1"), Choices::default(), Vec::new(), ports).run(pulse));
     Rig {
         arrived: arrived_out,
         batches,

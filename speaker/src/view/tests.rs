@@ -120,7 +120,7 @@ impl View {
 }
 
 fn view() -> View {
-    View::new(NodeName::new("n1"))
+    View::new(NodeName::new("n1"), Choices::default())
 }
 
 fn only(nodes: &[&str]) -> NodeSet {
@@ -206,6 +206,85 @@ fn a_node_that_changes_its_zone_has_every_service_computed_anew() {
         let labels = json!({"topology.kubernetes.io/zone": "west", "other": "label"});
         view.apply(Observed::Node(Change::Set(NodeName::new("n1"), node(&labels))));
         assert!(view.taken().is_empty());
+    }
+}
+
+#[test]
+fn node_ports_follow_the_choice_and_the_nodes_addresses() {
+    let with = |node_ports| View::new(NodeName::new("n1"), Choices { node_ports, external_ips: true });
+    let nets = |texts: &[&str]| NodePortAddresses::Within(texts.iter().map(|t| t.parse().unwrap()).collect());
+    let local = ["127.0.0.1", "192.0.2.11", "198.51.100.1", "2001:db8::11", "::1"].map(addr);
+    for (choice, wanted) in [
+        (NodePortAddresses::None, &[][..]),
+        // S96
+        (NodePortAddresses::Primary, &["192.0.2.11", "2001:db8::11"]),
+        // S97, S98: a family without prefix has all of its addresses, but loopback.
+        (nets(&["198.51.100.0/24"]), &["198.51.100.1", "2001:db8::11"]),
+        (nets(&["2001:db8::/32", "203.0.113.0/24"]), &["2001:db8::11"]),
+        (nets(&["127.0.0.0/8"]), &["2001:db8::11"]),
+    ] {
+        let mut view = with(choice.clone());
+        let mut service = facts("a", &["192.0.2.100"], ExternalPolicy::Cluster);
+        service.service.ports[0].node_port = NonZeroU16::new(30_080);
+        view.set(service);
+        view.apply(Observed::Local(local.to_vec()));
+        let node = NodeFacts {
+            addresses: ["192.0.2.11", "2001:db8::11", "198.51.100.1"].map(addr).to_vec(),
+            ..NodeFacts::default()
+        };
+        view.apply(Observed::Node(Change::Set(NodeName::new("n1"), node)));
+        let doors = |view: &View| -> Vec<IpAddr> {
+            let fronts = view.frontends(&key("a")).unwrap();
+            fronts.iter().filter(|(_, front)| !front.owned).map(|(front, _)| front.addr).collect()
+        };
+        assert_eq!(doors(&view), wanted.iter().map(|text| addr(text)).collect::<Vec<_>>(), "{choice:?}");
+        // S101: an address that goes takes its NodePort along, at once.
+        view.taken();
+        view.apply(Observed::Local(vec![addr("198.51.100.1")]));
+        view.apply(Observed::Node(Change::Set(NodeName::new("n1"), NodeFacts::default())));
+        assert_eq!(view.taken().is_empty(), wanted.is_empty(), "{choice:?}");
+        assert!(doors(&view).iter().all(|door| *door == addr("198.51.100.1")), "{choice:?}");
+    }
+}
+
+#[test]
+fn external_ips_are_served_on_request_and_never_on_a_vital_address() {
+    // S87
+    for external_ips in [false, true] {
+        let mut view = View::new(NodeName::new("n1"), Choices { external_ips, ..Choices::default() });
+        let mut service = facts("a", &[], ExternalPolicy::Cluster);
+        service.service.external_ips = ["203.0.113.9", "192.0.2.11", "2001:db8:9::1"].map(addr).to_vec();
+        view.set(service);
+        let node = NodeFacts { addresses: vec![addr("192.0.2.11")], ..NodeFacts::default() };
+        view.apply(Observed::Node(Change::Set(NodeName::new("n2"), node)));
+        let found: Vec<IpAddr> =
+            view.frontends(&key("a")).unwrap().into_iter().map(|(front, _)| front.addr).collect();
+        let wanted = if external_ips { vec![addr("203.0.113.9"), addr("2001:db8:9::1")] } else { Vec::new() };
+        assert_eq!(found, wanted);
+    }
+}
+
+#[test]
+fn a_pool_may_leave_node_ports_without_source_ranges() {
+    let choices = Choices { node_ports: NodePortAddresses::Primary, external_ips: false };
+    let mut view = View::new(NodeName::new("n1"), choices);
+    let node = NodeFacts { addresses: vec![addr("192.0.2.11")], ..NodeFacts::default() };
+    view.apply(Observed::Node(Change::Set(NodeName::new("n1"), node)));
+    let mut service = facts("a", &["192.0.2.100"], ExternalPolicy::Cluster);
+    service.service.ports[0].node_port = NonZeroU16::new(30_080);
+    service.service.sources = Sources::Only(vec!["198.51.100.0/24".parse().unwrap()]);
+    service.pools = vec![PoolName::new("lan")];
+    view.set(service);
+    for open_node_ports in [false, true] {
+        view.taken();
+        let mut pool = Pool::default();
+        pool.open_node_ports = open_node_ports;
+        view.apply(Observed::Pool(Change::Set(PoolName::new("lan"), pool)));
+        assert_eq!(view.taken().is_empty(), !open_node_ports, "only then something changes");
+        for (front, made) in view.frontends(&key("a")).unwrap() {
+            let open = open_node_ports && !made.owned;
+            assert_eq!(made.admission == landfall_core::frontend::Admission::Anyone, open, "{front}");
+        }
     }
 }
 
