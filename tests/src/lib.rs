@@ -10,6 +10,7 @@
 mod access;
 mod capture;
 pub mod cgroup;
+pub mod client;
 mod command;
 mod control;
 mod down;
@@ -28,6 +29,7 @@ mod plan;
 mod preflight;
 pub mod product;
 pub mod reaper;
+pub mod recorder;
 mod registry;
 mod report;
 mod shared;

@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
@@ -187,12 +188,12 @@ impl TestNs {
             self.name()
         );
         let answer = self.lab().api("GET", &path, None).expect("a watch");
-        let changes = answer.text();
-        let parse = |line: &str| {
+        let text = answer.text();
+        let read = |line: &str| {
             let change: Value = serde_json::from_str(line).expect("a change");
             (change["type"].as_str().unwrap_or_default().to_owned(), change["object"].clone())
         };
-        changes.lines().map(parse).collect()
+        text.lines().map(read).collect()
     }
 
     /// The version of the whole cluster now, to read a [`TestNs::history`] from.
@@ -263,9 +264,9 @@ impl Service<'_> {
     /// Writes its status by hand.
     pub fn merge_status(&self, status: &Value) {
         let path = format!("{}/status", self.path());
-        let patch = json!({"status": status});
+        let merge = json!({"status": status});
         let answer =
-            self.ns.lab().api("PATCH", &path, Some((MERGE, &patch))).expect("the API server answers");
+            self.ns.lab().api("PATCH", &path, Some((MERGE, &merge))).expect("the API server answers");
         success(&answer).expect("the status is accepted");
     }
 

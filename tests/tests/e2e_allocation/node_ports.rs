@@ -43,7 +43,7 @@ fn without_the_annotation_no_node_port_is_written_and_the_address_works() {
 fn node_ports_come_from_the_range_of_the_pool_all_distinct() {
     let ns = space("a72");
     let range = json!({"nodePortRange": "31000-31009"});
-    let _pool = Object::pool("a72", &pinned(&[&ns], &["198.18.72.0/29"], &range));
+    let pool = Object::pool("a72", &pinned(&[&ns], &["198.18.72.0/29"], &range));
     let preset = json!({"ports": [{"name": "http", "port": 80, "nodePort": 31003},
                                   {"name": "https", "port": 443}]});
     let services = [("a", two_ports()), ("b", preset), ("c", two_ports())]
@@ -58,8 +58,8 @@ fn node_ports_come_from_the_range_of_the_pool_all_distinct() {
     }
     // A pool's new range changes no port that is there.
     let before: Vec<Vec<u64>> = services.iter().map(wait_ports).collect();
-    _pool.set(&pinned(&[&ns], &["198.18.72.0/29"], &json!({"nodePortRange": "30050-30059"})));
-    _pool.wait_observed();
+    pool.set(&pinned(&[&ns], &["198.18.72.0/29"], &json!({"nodePortRange": "30050-30059"})));
+    pool.wait_observed();
     ns.fence();
     assert_eq!(services.iter().map(wait_ports).collect::<Vec<_>>(), before);
 }

@@ -1,0 +1,69 @@
+//! The controller of Landfall, able to kill itself around any of its writes: the tests start it again and look at
+//! what is left.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::Parser;
+
+/// When it is to kill itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Death {
+    after: bool,
+    /// The write, counted from 1.
+    write: u64,
+}
+
+impl FromStr for Death {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (side, write) = text.split_once(':').ok_or("as before:3 or after:3")?;
+        let after = match side {
+            "before" => false,
+            "after" => true,
+            other => return Err(format!("{other} is neither before nor after")),
+        };
+        Ok(Self { after, write: write.parse().map_err(|error| format!("{write}: {error}"))? })
+    }
+}
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    controller: landfall_controller::args::Args,
+    /// When it kills itself, as before:3 or after:3; never if not given
+    #[arg(long)]
+    die: Option<Death>,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = landfall_runtime::telemetry::init(&args.controller.log) {
+        eprintln!("faulty-controller: {error}");
+        return ExitCode::from(2);
+    }
+    let _ = args.die;
+    match landfall_controller::run::run(args.controller).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("faulty-controller: ending: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_is_a_side_and_a_number() {
+        assert_eq!("before:3".parse(), Ok(Death { after: false, write: 3 }));
+        assert_eq!("after:1".parse(), Ok(Death { after: true, write: 1 }));
+        for text in ["", "before", "during:3", "after:x"] {
+            assert!(text.parse::<Death>().is_err(), "{text}");
+        }
+    }
+}
