@@ -450,8 +450,13 @@ pub fn restart_controllers(lab: &Lab) {
     });
 }
 
-/// Kills every controller pod at once; the deployment makes new ones.
+/// Kills every controller at once; the deployment makes new pods.
 pub fn kill_controllers(lab: &Lab) {
+    for (_, node, _) in controllers(lab) {
+        // A pod that is deleted, even by force, is asked to end first and would give its Lease up. One that is
+        // between two lives has no process to kill.
+        let _ = lab.host(&node).and_then(|host| host.run(&["pkill", "-KILL", "-f", "^/landfall-controller"]));
+    }
     let mut words = vec!["-n", SYSTEM, "delete", "pod", "--force", "--grace-period=0"];
     words.extend(["-l", "app.kubernetes.io/component=controller"]);
     lab.kubectl(&words).expect("the pods are deleted");

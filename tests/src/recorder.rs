@@ -62,6 +62,12 @@ impl Seen {
         self.first.len()
     }
 
+    /// Services of a namespace.
+    #[must_use]
+    pub fn of_namespace(&self, namespace: &str) -> usize {
+        self.now.keys().filter(|key| key.split('/').next() == Some(namespace)).count()
+    }
+
     /// All Services.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -6,32 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Service;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use landfall_lab::Lab;
+use landfall_lab::{Lab, recorder};
 
 /// How long one thing is waited for at most.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
-/// Runs a future with a client of the lab's API server. Connections are made from the router's namespace, as
-/// those of the control plane are.
+/// Runs a future with a client of the lab's API server.
 pub(crate) fn with_api<T: Send>(
     lab: &Lab,
     work: impl AsyncFnOnce(kube::Client) -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    lab.host("router")?.in_netns(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let file = Kubeconfig::read_from(lab.kubeconfig()).context("read the lab's kubeconfig")?;
-            let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-            work(kube::Client::try_from(config)?).await
-        })
-    })?
+    lab.door().open(work)?
 }
 
 /// The first address in the status of a Service.
 pub(crate) fn address(service: &Service) -> Option<IpAddr> {
-    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
-    ingress.first()?.ip.as_ref()?.parse().ok()
+    recorder::addresses(service).first().copied()
 }
 
 /// A client outside the cluster that is told an address and says when it first got an answer from there.

@@ -3,14 +3,21 @@
 //! - `bench latency`: from a Service created to its address in the status to the first answer at a client outside
 //!   the cluster; for Landfall, and in the same lab, one after the other, for `MetalLB` with kube-proxy.
 //! - `bench memory`: resident memory of controller and speaker with thousands of Services.
+//! - `bench allocation`: crowds of Services created at once: latency, rate, writes and CPU.
+//! - `bench takeover`: how long nobody allocates after the leader is gone.
+//! - `bench pool-size`: one allocation from pools of very different sizes.
 
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
 
+mod allocation;
 mod client;
 mod latency;
 mod memory;
 mod metallb;
+mod pool_size;
+mod process;
 mod stats;
+mod takeover;
 
 use clap::{Parser, Subcommand};
 use landfall_lab::{KubeProxy, Lab, Options, checkout, root};
@@ -42,13 +49,38 @@ enum What {
         #[arg(long, default_value_t = 10)]
         endpoints: usize,
     },
+    /// Crowds of Services created at once.
+    Allocation {
+        /// How many Services each crowd has.
+        #[arg(long, value_delimiter = ',', default_values_t = CROWDS)]
+        services: Vec<usize>,
+    },
+    /// From the leader's end to the next allocation.
+    Takeover {
+        /// How often the leader goes, in each way.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Allocation from pools of very different sizes.
+    PoolSize {
+        /// How many Services each pool serves, one after the other.
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+    },
 }
+
+const CROWDS: [usize; 3] = [100, 1_000, 10_000];
 
 fn main() -> anyhow::Result<()> {
     root()?;
-    let both =
-        [What::Latency { rounds: 20, no_peer: false }, What::Memory { services: 10_000, endpoints: 10 }];
-    let chosen = Args::parse().what.map_or_else(|| both.to_vec(), |what| vec![what]);
+    let all = [
+        What::Latency { rounds: 20, no_peer: false },
+        What::Memory { services: 10_000, endpoints: 10 },
+        What::Allocation { services: CROWDS.to_vec() },
+        What::Takeover { rounds: 5 },
+        What::PoolSize { rounds: 200 },
+    ];
+    let chosen = Args::parse().what.map_or_else(|| all.to_vec(), |what| vec![what]);
     for what in chosen {
         match what {
             What::Latency { rounds, no_peer } => {
@@ -57,6 +89,11 @@ fn main() -> anyhow::Result<()> {
             What::Memory { services, endpoints } => {
                 in_lab(1, KubeProxy::None, |lab| memory::run(lab, services, endpoints))?;
             }
+            What::Allocation { services } => {
+                in_lab(1, KubeProxy::None, |lab| allocation::run(lab, &services))?;
+            }
+            What::Takeover { rounds } => in_lab(3, KubeProxy::Nftables, |lab| takeover::run(lab, rounds))?,
+            What::PoolSize { rounds } => in_lab(1, KubeProxy::None, |lab| pool_size::run(lab, rounds))?,
         }
     }
     Ok(())
@@ -68,7 +105,7 @@ fn in_lab(
     kube_proxy: KubeProxy,
     work: impl FnOnce(&Lab) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let name: landfall_lab::LabName = "bench".parse()?;
+    let name: landfall_lab::LabName = std::env::var("LANDFALL_LAB").as_deref().unwrap_or("bench").parse()?;
     let options = Options { nodes, kube_proxy, ..Options::named(name.clone()) };
     let lab = Lab::up(&checkout()?, &options, &|step| eprintln!("{step}"))?;
     let done = work(&lab);
