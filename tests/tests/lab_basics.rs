@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use landfall_lab::recorder::Recorder;
 use landfall_lab::{Families, Fault, KubeProxy, Lab, LabName, Options, TestNs, Toolchain, checkout, wait};
 use serde_json::Value;
 
@@ -192,6 +193,33 @@ fn a_node_that_lost_its_power_boots_with_its_disk_and_an_empty_kernel() {
 }
 
 /// Everything on this machine that carries a lab's name.
+#[test]
+fn an_api_server_started_with_other_flags_tells_an_old_watch_what_etcd_has_forgotten() {
+    let lab = lab();
+    let (before, recorder) = (lab.part("kube-apiserver").unwrap(), Recorder::start(lab).unwrap());
+    lab.stop_apiserver().unwrap();
+    assert_eq!(lab.part("kube-apiserver"), None);
+    lab.start_apiserver_with(&["--watch-cache-sizes=services#0"]).unwrap();
+    assert_ne!(lab.part("kube-apiserver"), Some(before));
+    let ns = lab.namespace("forgotten").unwrap();
+    let old = ns.version();
+    let internal = serde_json::json!({"type": "ClusterIP", "allocateLoadBalancerNodePorts": null});
+    ns.service("first", &serde_json::json!({}), &internal);
+    assert_eq!(ns.history(&old).len(), 1, "the watch tells what came since");
+    lab.compact_etcd().unwrap();
+    let path =
+        format!("/api/v1/namespaces/forgotten/services?watch=1&resourceVersion={old}&timeoutSeconds=1");
+    let answer = lab.api("GET", &path, None).unwrap().text();
+    assert!(answer.contains("\"code\":410"), "{answer}");
+    // A watch of the tests comes through it all.
+    wait::until(SOON, "the Service to be recorded", || {
+        (recorder.seen().of_namespace("forgotten") == 1).then_some(())
+    })
+    .unwrap();
+    lab.stop_apiserver().unwrap();
+    lab.start_apiserver().unwrap();
+}
+
 fn traces(name: &LabName) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut lines = |what: &str, text: &str, mark: &str| {
