@@ -152,4 +152,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_guide_to_pools_names_every_condition_and_every_reason_of_a_service_without_address() {
+        let guide = include_str!("../../docs/pools.md");
+        for condition in ALL {
+            assert!(guide.contains(&format!("`{}`", condition.type_)), "{}", condition.type_);
+        }
+        for reason in ALLOCATED.reasons {
+            assert!(guide.contains(&format!("`{}`", reason.name)), "{}", reason.name);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //! Landfall runs here; the definitions alone do this.
 #![cfg(test)]
 
+use std::io::Write;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use landfall_lab::product::{SOON, eventually_seen};
@@ -619,4 +621,22 @@ fn kubectl_finds_the_kinds_by_short_name_and_prints_columns() {
         told.contains("Keep") && told.contains("Reassign") && told.contains("deleted or shrunk"),
         "{told}"
     );
+}
+
+#[test]
+fn every_example_of_the_documentation_is_accepted() {
+    let pages = [include_str!("../../docs/pools.md"), include_str!("../../docs/api.md")];
+    let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
+    let mut examples: Vec<&str> = blocks.filter_map(|block| block.split("```").next()).collect();
+    examples.push(include_str!("../../docs/examples/addresspool.yaml"));
+    assert!(examples.len() > 8, "{}", examples.len());
+    for example in examples {
+        let mut kubectl = lab().kubectl_command();
+        kubectl.args(["create", "--dry-run=server", "--validate=strict", "--filename=-"]);
+        let pipes = kubectl.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(example.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success(), "{}\n{example}", String::from_utf8_lossy(&done.stderr));
+    }
 }
