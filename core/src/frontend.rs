@@ -69,6 +69,24 @@ pub enum Admission {
     Ranges(Arc<[AddrRange]>),
 }
 
+impl Admission {
+    /// Whether a source may reach the front end.
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Nobody => false,
+            Self::Ranges(ranges) => {
+                let behind = ranges.partition_point(|range| range.first() <= source);
+                behind
+                    .checked_sub(1)
+                    .and_then(|at| ranges.get(at))
+                    .is_some_and(|range| range.contains(source))
+            }
+        }
+    }
+}
+
 /// Where the traffic of a front end goes. Lists are in canonical order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {

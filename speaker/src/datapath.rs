@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use landfall_core::endpoints::Target;
-use landfall_core::frontend::{Frontend, FrontendKey};
+use landfall_core::frontend::{Admission, Frontend, FrontendKey};
 use landfall_core::name::ServiceKey;
 use landfall_core::service::Protocol;
 
@@ -26,7 +26,7 @@ use self::books::{Books, Leftovers, Plan};
 use self::layout::TABLE;
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
-use crate::nft::conntrack::Flows;
+use crate::nft::conntrack::{Gone, Stay};
 use crate::nft::model::{Batch, Op};
 
 /// The network of the node as far as the data path needs it.
@@ -94,7 +94,7 @@ struct Wake {
     /// Elements that only such packets are led to.
     leftovers: Leftovers,
     /// Connections to delete; such packets may still make some.
-    gone: BTreeSet<Flows>,
+    gone: Gone,
 }
 
 impl<K: Kernel> DataPath<K> {
@@ -239,12 +239,12 @@ impl<K: Kernel> DataPath<K> {
             mem::take(&mut self.dirty).into_iter().partition(|key| self.settling.contains_key(key));
         self.dirty = waiting;
         let commit = self.commits + 1;
-        let mut gone = BTreeSet::new();
+        let mut gone = Gone::new();
         let before = self.settling.len();
         for key in ready {
             let new = self.wanted.get(&key).map(|claim| &claim.front);
             if let Some(old) = books.get(&key) {
-                gone.extend(abandoned(key, Some(old), new.map(|front| &**front)));
+                gone.extend(abandoned(key, old, new.map(|front| &**front)).map(|stay| (key, stay)));
                 self.settling.insert(key, commit);
             }
             books.set(key, new, &mut plan);
@@ -360,6 +360,14 @@ impl<K: Kernel> DataPath<K> {
         for wake in mem::take(&mut self.wakes) {
             self.forget(&wake.gone);
         }
+        // What changed while nobody was here is seen by the connections alone.
+        if self.commits == 1 {
+            let watched = self.wanted.iter().filter(|(key, claim)| {
+                key.protocol == Protocol::Udp || claim.front.admission != Admission::Anyone
+            });
+            let gone = watched.map(|(key, claim)| (*key, remaining(*key, Some(&claim.front)))).collect();
+            self.forget(&gone);
+        }
         Ok(committed)
     }
 
@@ -385,12 +393,12 @@ impl<K: Kernel> DataPath<K> {
         Ok(intact)
     }
 
-    /// Deletes connections to endpoints that are gone. That it fails does not undo the commit.
-    fn forget(&mut self, gone: &BTreeSet<Flows>) {
+    /// Deletes connections that must not stay. That it fails does not undo the commit.
+    fn forget(&mut self, gone: &Gone) {
         if !gone.is_empty()
             && let Err(error) = self.kernel.forget(gone)
         {
-            tracing::warn!(%error, flows = gone.len(), "cannot delete connections to endpoints that are gone");
+            tracing::warn!(%error, fronts = gone.len(), "cannot delete connections that must not stay");
         }
     }
 }
@@ -401,16 +409,25 @@ impl Wake {
     }
 }
 
-/// The UDP flows that led to endpoints which a front end no longer has: nothing else would end them. Connections of
-/// TCP and SCTP are left to their ends.
-fn abandoned(key: FrontendKey, old: Option<&Frontend>, new: Option<&Frontend>) -> Vec<Flows> {
-    if key.protocol != Protocol::Udp {
-        return Vec::new();
+/// Which flows of a front end may stay when it changes from `old` to `new`, if some may not: those of UDP to endpoints
+/// it no longer has, since nothing else would end them, or untranslated ones from before it had any; and those of
+/// every protocol from sources that are no longer admitted. All others are left to their ends.
+fn abandoned(key: FrontendKey, old: &Frontend, new: Option<&Frontend>) -> Option<Stay> {
+    let udp = key.protocol == Protocol::Udp;
+    let held = |front: &Frontend| -> BTreeSet<Target> { front.held().collect() };
+    let (had, has) = (held(old), new.map(held).unwrap_or_default());
+    let moved = udp && (had.is_empty() != has.is_empty() || !had.is_subset(&has));
+    let closed = new.is_some_and(|new| new.admission != Admission::Anyone && new.admission != old.admission);
+    (moved || closed).then(|| remaining(key, new))
+}
+
+/// Which flows of a front end, as it is now, may stay.
+fn remaining(key: FrontendKey, front: Option<&Frontend>) -> Stay {
+    let held = || front.map(|front| front.held().collect()).unwrap_or_default();
+    Stay {
+        endpoints: (key.protocol == Protocol::Udp).then(held),
+        sources: front.map_or(Admission::Anyone, |front| front.admission.clone()),
     }
-    let held = |front: Option<&Frontend>| -> BTreeSet<Target> {
-        front.map(Frontend::held).into_iter().flatten().collect()
-    };
-    held(old).difference(&held(new)).map(|endpoint| Flows { front: key, endpoint: *endpoint }).collect()
 }
 
 #[cfg(test)]

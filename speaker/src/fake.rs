@@ -7,7 +7,9 @@ use std::io;
 use nix::errno::Errno;
 
 use crate::kernel::{Applied, ApplyError, Inspection, Kernel, Owner, TableState};
-use crate::nft::conntrack::Flows;
+use landfall_core::frontend::FrontendKey;
+
+use crate::nft::conntrack::{Gone, Stay};
 use crate::nft::encode;
 use crate::nft::model::{
     Base, Batch, Bytes, Data, Element, Expr, Field, Name, Op, Set, TableFlags, Value, Verdict,
@@ -56,7 +58,7 @@ pub struct FakeKernel {
     /// Every batch that was applied, oldest first.
     pub applied: Vec<Batch>,
     /// Every request to forget connections, oldest first.
-    pub forgotten: Vec<Flows>,
+    pub forgotten: Vec<(FrontendKey, Stay)>,
 }
 
 impl Default for FakeKernel {
@@ -332,8 +334,8 @@ impl Kernel for FakeKernel {
     /// No packet ever passes here.
     fn grace() {}
 
-    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
-        self.forgotten.extend(flows);
+    fn forget(&mut self, gone: &Gone) -> Result<(), ApplyError> {
+        self.forgotten.extend(gone.iter().map(|(front, stay)| (*front, stay.clone())));
         Ok(())
     }
 }

@@ -3,10 +3,9 @@
 //! [`crate::nft::Kernel`] is the real one, [`crate::fake::FakeKernel`] keeps the same rules in memory; one suite of
 //! tests holds both to the same contract.
 
-use std::collections::BTreeSet;
 use std::io;
 
-use crate::nft::conntrack::Flows;
+use crate::nft::conntrack::Gone;
 use crate::nft::model::{Batch, TableFlags};
 
 /// A kernel, or something that behaves like one, in one network namespace.
@@ -26,8 +25,8 @@ pub trait Kernel {
     where
         Self: Sized;
 
-    /// Forgets connections of front ends that lead to certain endpoints; how many is not told. None is no error.
-    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError>;
+    /// Forgets the connections of front ends that must not stay; how many is not told. None is no error.
+    fn forget(&mut self, gone: &Gone) -> Result<(), ApplyError>;
 }
 
 /// A batch that the kernel has taken.

@@ -335,17 +335,18 @@ fn a_table_of_this_process_belongs_to_it() {
 
 #[test]
 fn forgetting_connections_that_are_not_there_is_no_error() {
-    use landfall_core::endpoints::Target;
-    use landfall_core::frontend::FrontendKey;
+    use landfall_core::frontend::{Admission, FrontendKey};
     use landfall_core::service::Protocol;
-    use landfall_speaker::nft::conntrack::Flows;
+    use landfall_speaker::nft::conntrack::{Gone, Stay};
 
     holds(|kernel| {
-        for (vip, pod) in [("192.0.2.100", "10.244.1.2"), ("2001:db8:50::100", "fd00:244:1::2")] {
-            let port = std::num::NonZeroU16::new(53).unwrap();
-            let front = FrontendKey { addr: vip.parse().unwrap(), protocol: Protocol::Udp, port };
-            let endpoint = Target { addr: pod.parse().unwrap(), port };
-            kernel.forget(&BTreeSet::from([Flows { front, endpoint }])).unwrap();
+        for vip in ["192.0.2.100", "2001:db8:50::100"] {
+            for protocol in Protocol::ALL {
+                let port = std::num::NonZeroU16::new(53).unwrap();
+                let front = FrontendKey { addr: vip.parse().unwrap(), protocol, port };
+                let stay = Stay { endpoints: Some(BTreeSet::new()), sources: Admission::Nobody };
+                kernel.forget(&Gone::from([(front, stay)])).unwrap();
+            }
         }
     });
 }

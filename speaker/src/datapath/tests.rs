@@ -266,18 +266,58 @@ fn udp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept() {
                 })
                 .to_vec()
         };
-        let flow = |last| Flows { front: key(v6, 1, Protocol::Udp), endpoint: target(v6, last) };
+        let stay = |lasts: &[u8]| {
+            let endpoints = Some(lasts.iter().map(|last| target(v6, *last)).collect());
+            (key(v6, 1, Protocol::Udp), Stay { endpoints, sources: Admission::Anyone })
+        };
         path.set_service(&web(), fronts(&[1, 2, 3], &[]));
         path.commit().unwrap();
+        // What changed while nobody was there.
+        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[1, 2, 3])]);
         path.set_service(&web(), fronts(&[1, 3], &[2]));
         path.commit().unwrap();
-        assert_eq!(path.kernel.forgotten, [], "an endpoint that still serves keeps its flows");
+        assert_eq!(path.kernel.forgotten, [], "S125: an endpoint that still serves keeps its flows");
         path.set_service(&web(), fronts(&[3], &[]));
         path.commit().unwrap();
-        assert_eq!(path.kernel.forgotten, [flow(1), flow(2)]);
+        // S124, S128
+        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[3])]);
+        // S126: to none at all; S127: and what began meanwhile goes when there is one again.
+        path.set_service(&web(), fronts(&[], &[]));
+        path.commit().unwrap();
+        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[])]);
+        path.set_service(&web(), fronts(&[4], &[]));
+        path.commit().unwrap();
+        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[4])]);
         path.remove_service(&web());
         path.commit().unwrap();
-        assert_eq!(path.kernel.forgotten, [flow(1), flow(2), flow(3)]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[])]);
+    }
+}
+
+#[test]
+fn flows_of_every_protocol_from_sources_no_longer_admitted_are_forgotten() {
+    // X8
+    for (v6, first, other) in
+        [(false, "192.0.2.0/24", "198.51.100.0/24"), (true, "2001:db8::/32", "fd00::/8")]
+    {
+        for protocol in Protocol::ALL {
+            let mut path = data_path();
+            let step = |path: &mut DataPath<FakeKernel>, front: Frontend| {
+                path.set_service(&web(), vec![(key(v6, 1, protocol), front)]);
+                path.commit().unwrap();
+                mem::take(&mut path.kernel.forgotten)
+            };
+            step(&mut path, cluster(v6, &[1]));
+            let restricted = only(cluster(v6, &[1]), &[first]);
+            let gone = step(&mut path, restricted.clone());
+            assert_eq!(gone.len(), 1);
+            assert_eq!(gone[0].1.sources, restricted.admission, "{protocol}");
+            assert_eq!(gone[0].1.endpoints.is_some(), protocol == Protocol::Udp);
+            assert_eq!(step(&mut path, only(cluster(v6, &[1]), &[other])).len(), 1);
+            assert_eq!(step(&mut path, cluster(v6, &[1])), [], "opened again: nobody has to go");
+            let next = step(&mut path, Frontend { admission: Admission::Nobody, ..cluster(v6, &[1]) });
+            assert_eq!(next[0].1.sources, Admission::Nobody);
+        }
     }
 }
 

@@ -1,20 +1,20 @@
 //! Deleting entries of the connection table.
 //!
-//! A UDP flow whose endpoint is gone would stay translated to it for as long as its client keeps sending. The
-//! entries of some ports are listed, compared here with what is to go, and deleted one by one by their exact tuple.
+//! A UDP flow whose endpoint is gone would stay translated to it for as long as its client keeps sending, and a
+//! connection whose source is no longer admitted would go on until it ends. The entries of some ports are listed, compared here with what is to go, and deleted one by one by their exact tuple.
 //! The kernel can delete by a partial tuple in one request (`CTA_FILTER`), but must not be asked to: for IPv6 its
 //! comparison of addresses is the wrong way round (`ctnetlink_filter_match_tuple`), and the request would delete
 //! the flows of everybody else. A filter on protocol and ports is sound in both families and keeps the list short.
 //!
 //! Numbers: `linux/netfilter/nfnetlink_conntrack.h`; filter bits: `net/netfilter/nf_conntrack_netlink.c`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use landfall_core::addr::Family;
 use landfall_core::endpoints::Target;
-use landfall_core::frontend::FrontendKey;
+use landfall_core::frontend::{Admission, FrontendKey};
 use landfall_core::service::Protocol;
 
 use super::encode::nfproto;
@@ -43,16 +43,33 @@ const FILTER_ORIG: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// `CTA_FILTER_F_*`: which fields of a tuple count.
 const F_PROTO_NUM: u32 = 1 << 3;
-const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
 
-/// The flows of one front end that were sent to one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Flows {
-    /// What the client sent to.
-    pub front: FrontendKey,
-    /// Where it was translated to.
-    pub endpoint: Target,
+/// Which flows of a front end may stay; its other ones go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// Those that were sent to one of these endpoints; `None`: to any.
+    pub endpoints: Option<BTreeSet<Target>>,
+    /// Those that come from an admitted source.
+    pub sources: Admission,
+}
+
+impl Stay {
+    fn admits(&self, flow: &Flow) -> bool {
+        self.sources.admits(flow.client)
+            && self.endpoints.as_ref().is_none_or(|endpoints| endpoints.contains(&flow.endpoint))
+    }
+}
+
+/// Front ends of which flows have to go.
+pub type Gone = BTreeMap<FrontendKey, Stay>;
+
+/// An entry: who sent to which front end, and where it was translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    client: IpAddr,
+    front: FrontendKey,
+    endpoint: Target,
 }
 
 /// A list of entries that has to be asked for.
@@ -60,21 +77,20 @@ pub struct Flows {
 pub struct Listing {
     family: Family,
     protocol: Protocol,
-    /// The ports all entries have, if they are the same: that of the front end, and that of the endpoint.
-    ports: Option<(NonZeroU16, NonZeroU16)>,
+    /// The port of all front ends, if they have the same.
+    port: Option<NonZeroU16>,
 }
 
 /// The lists that hold all these flows: one pass over the table for each family and protocol, however many flows.
 #[must_use]
-pub fn listings(flows: &BTreeSet<Flows>) -> Vec<Listing> {
+pub fn listings(gone: &Gone) -> Vec<Listing> {
     let mut made: Vec<Listing> = Vec::new();
-    for found in flows {
-        let (family, protocol) = (found.front.family(), found.front.protocol);
-        let ports = Some((found.front.port, found.endpoint.port));
+    for front in gone.keys() {
+        let (family, protocol) = (front.family(), front.protocol);
         match made.iter_mut().find(|listing| listing.family == family && listing.protocol == protocol) {
-            Some(listing) if listing.ports != ports => listing.ports = None,
+            Some(listing) if listing.port != Some(front.port) => listing.port = None,
             Some(_) => {}
-            None => made.push(Listing { family, protocol, ports }),
+            None => made.push(Listing { family, protocol, port: Some(front.port) }),
         }
     }
     made
@@ -86,45 +102,45 @@ pub fn list(listing: &Listing) -> Vec<u8> {
     let number = listing.protocol.number();
     let mut writer = Writer::default();
     writer.message(header(CT_GET, NLM_F_DUMP, nfproto(listing.family)), |w| {
-        let (to, from) = listing.ports.unzip();
-        for (tuple, port, kind) in [(TUPLE_ORIG, to, PROTO_DST_PORT), (TUPLE_REPLY, from, PROTO_SRC_PORT)] {
-            w.nest(tuple, |w| {
-                w.nest(TUPLE_PROTO, |w| {
-                    w.attr(PROTO_NUM, &[number]);
-                    if let Some(port) = port {
-                        w.attr(kind, &port.get().to_be_bytes());
-                    }
-                });
+        w.nest(TUPLE_ORIG, |w| {
+            w.nest(TUPLE_PROTO, |w| {
+                w.attr(PROTO_NUM, &[number]);
+                if let Some(port) = listing.port {
+                    w.attr(PROTO_DST_PORT, &port.get().to_be_bytes());
+                }
             });
-        }
+        });
         w.nest(FILTER, |w| {
-            let with = |port: Option<NonZeroU16>, flag| F_PROTO_NUM | port.map_or(0, |_| flag);
+            let flags = F_PROTO_NUM | listing.port.map_or(0, |_| F_PROTO_DST_PORT);
             // The only numbers of this subsystem in host byte order.
-            w.attr(FILTER_ORIG, &with(to, F_PROTO_DST_PORT).to_ne_bytes());
-            w.attr(FILTER_REPLY, &with(from, F_PROTO_SRC_PORT).to_ne_bytes());
+            w.attr(FILTER_ORIG, &flags.to_ne_bytes());
+            w.attr(FILTER_REPLY, &0_u32.to_ne_bytes());
         });
     });
     writer.into_bytes()
 }
 
-/// The requests that delete those entries in a part of a list that belong to `flows`. Each names the entry's tuple,
+/// The requests that delete those entries in a part of a list that are to go. Each names the entry's tuple,
 /// zone and number, so that another entry that has meanwhile taken its place is left alone.
 #[must_use]
-pub fn deletions(list: &[u8], flows: &BTreeSet<Flows>) -> Vec<Vec<u8>> {
+pub fn deletions(list: &[u8], gone: &Gone) -> Vec<Vec<u8>> {
     let entries = Messages::new(list).filter(|message| message.kind == CT_NEW);
     entries
         .filter_map(|message| {
             let family = *message.body.first()?;
             let attrs = Attrs::new(message.body.get(FAMILY_HEADER..)?);
-            flows.contains(&flows_of(&attrs)?).then(|| delete(family, &attrs)).flatten()
+            let flow = flow(&attrs)?;
+            let stays = gone.get(&flow.front)?.admits(&flow);
+            (!stays).then(|| delete(family, &attrs)).flatten()
         })
         .collect()
 }
 
-fn flows_of(attrs: &Attrs<'_>) -> Option<Flows> {
+fn flow(attrs: &Attrs<'_>) -> Option<Flow> {
     let (orig, reply) = (attrs.nest(TUPLE_ORIG)?, attrs.nest(TUPLE_REPLY)?);
     let protocol = orig.nest(TUPLE_PROTO)?.find(PROTO_NUM)?.first().copied();
-    Some(Flows {
+    Some(Flow {
+        client: address(&orig, IP_V4_SRC, IP_V6_SRC)?,
         front: FrontendKey {
             addr: address(&orig, IP_V4_DST, IP_V6_DST)?,
             protocol: Protocol::from_number(protocol?)?,
@@ -171,12 +187,15 @@ const fn header(kind: u16, flags: u16, family: u8) -> Header {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use landfall_core::addr::AddrRange;
     use proptest::prelude::*;
 
-    fn flows(front: &str, front_port: u16, endpoint: &str, endpoint_port: u16) -> Flows {
+    use super::*;
+
+    fn flow(client: &str, front: &str, front_port: u16, endpoint: &str, endpoint_port: u16) -> Flow {
         let port = |number| NonZeroU16::new(number).unwrap();
-        Flows {
+        Flow {
+            client: client.parse().unwrap(),
             front: FrontendKey {
                 addr: front.parse().unwrap(),
                 protocol: Protocol::Udp,
@@ -187,7 +206,7 @@ mod tests {
     }
 
     /// An entry as the kernel lists it: a client's flow to a front end, translated to an endpoint and masqueraded.
-    fn entry(found: Flows, client: &str, node: &str, id: u32) -> Vec<u8> {
+    fn entry(found: Flow, node: &str, id: u32) -> Vec<u8> {
         let tuple = |w: &mut Writer, kind, src: (IpAddr, u16), dst: (IpAddr, u16)| {
             w.nest(kind, |w| {
                 w.nest(TUPLE_IP, |w| match (src.0, dst.0) {
@@ -210,8 +229,7 @@ mod tests {
         };
         let mut writer = Writer::default();
         writer.message(header(CT_NEW, 0, nfproto(found.front.family())), |w| {
-            let client = (client.parse().unwrap(), 40_000);
-            tuple(w, TUPLE_ORIG, client, (found.front.addr, found.front.port.get()));
+            tuple(w, TUPLE_ORIG, (found.client, 40_000), (found.front.addr, found.front.port.get()));
             let endpoint = (found.endpoint.addr, found.endpoint.port.get());
             tuple(w, TUPLE_REPLY, endpoint, (node.parse().unwrap(), 50_000));
             w.be32(ID, id);
@@ -219,54 +237,102 @@ mod tests {
         writer.into_bytes()
     }
 
-    #[test]
-    fn only_the_flows_of_the_front_end_to_the_endpoint_are_deleted() {
-        for (vip, other_vip, pod, other_pod, client, node) in [
-            ("192.0.2.100", "192.0.2.101", "10.244.1.2", "10.244.1.3", "192.0.2.200", "192.0.2.11"),
-            ("2001:db8::100", "2001:db8::101", "fd00::2", "fd00::3", "2001:db8::200", "2001:db8::11"),
-        ] {
-            let gone = flows(vip, 53, pod, 5353);
-            let list: Vec<u8> = [
-                flows(other_vip, 53, pod, 5353),
-                flows(vip, 54, pod, 5353),
-                gone,
-                flows(vip, 53, other_pod, 5353),
-                flows(vip, 53, pod, 5354),
-            ]
-            .into_iter()
-            .zip(1..)
-            .flat_map(|(found, id)| entry(found, client, node, id))
-            .collect();
-            let requests = deletions(&list, &BTreeSet::from([gone]));
-            let [request] = requests.as_slice() else { panic!("{requests:?}") };
+    /// The numbers of the entries that are deleted.
+    fn deleted(found: &[Flow], node: &str, gone: &Gone) -> Vec<u32> {
+        let list: Vec<u8> = found.iter().zip(1..).flat_map(|(found, id)| entry(*found, node, id)).collect();
+        let requests = deletions(&list, gone);
+        let ids = requests.iter().map(|request| {
             let message = Messages::new(request).next().unwrap();
             let attrs = Attrs::new(&message.body[FAMILY_HEADER..]);
-            assert_eq!((message.kind, attrs.be32(ID)), (CT_DELETE, Some(3)));
-            assert_eq!(address(&attrs.nest(TUPLE_ORIG).unwrap(), IP_V4_SRC, IP_V6_SRC), client.parse().ok());
+            assert_eq!(message.kind, CT_DELETE);
+            assert!(address(&attrs.nest(TUPLE_ORIG).unwrap(), IP_V4_SRC, IP_V6_SRC).is_some());
+            attrs.be32(ID).unwrap()
+        });
+        ids.collect()
+    }
+
+    const FAMILIES: [[&str; 7]; 2] = [
+        [
+            "192.0.2.100",
+            "192.0.2.101",
+            "10.244.1.2",
+            "10.244.1.3",
+            "192.0.2.200",
+            "192.0.2.201",
+            "192.0.2.11",
+        ],
+        [
+            "2001:db8::100",
+            "2001:db8::101",
+            "fd00::2",
+            "fd00::3",
+            "2001:db8::200",
+            "2001:db8::201",
+            "2001:db8::11",
+        ],
+    ];
+
+    #[test]
+    fn only_flows_of_the_front_end_to_other_endpoints_are_deleted() {
+        // S129: by exact tuple, so that nobody else's flow is meant.
+        for [vip, other_vip, pod, other_pod, client, _, node] in FAMILIES {
+            let stays = flow(client, vip, 53, pod, 5353);
+            let found = [
+                flow(client, other_vip, 53, other_pod, 5353),
+                flow(client, vip, 54, other_pod, 5353),
+                stays,
+                flow(client, vip, 53, other_pod, 5353),
+                flow(client, vip, 53, pod, 5354),
+                // Made before there was an endpoint: not translated.
+                flow(client, vip, 53, vip, 53),
+            ];
+            let endpoints = Some(BTreeSet::from([stays.endpoint]));
+            let gone = Gone::from([(stays.front, Stay { endpoints, sources: Admission::Anyone })]);
+            assert_eq!(deleted(&found, node, &gone), [4, 5, 6]);
+            let none = Stay { endpoints: Some(BTreeSet::new()), sources: Admission::Anyone };
+            assert_eq!(deleted(&found, node, &Gone::from([(stays.front, none)])), [3, 4, 5, 6]);
         }
     }
 
     #[test]
-    fn ports_filter_only_while_they_are_the_same_for_all() {
-        let v4 = flows("192.0.2.100", 53, "10.244.1.2", 5353);
-        let ports = |flows: &[Flows]| -> Vec<bool> {
-            listings(&flows.iter().copied().collect()).iter().map(|listing| listing.ports.is_some()).collect()
+    fn flows_from_sources_that_are_not_admitted_are_deleted() {
+        // X8
+        for [vip, _, pod, _, client, stranger, node] in FAMILIES {
+            let found = [flow(client, vip, 53, pod, 5353), flow(stranger, vip, 53, pod, 5353)];
+            let range = AddrRange::new(client.parse().unwrap(), client.parse().unwrap()).unwrap();
+            let sources = Admission::Ranges([range].into());
+            let gone = Gone::from([(found[0].front, Stay { endpoints: None, sources })]);
+            assert_eq!(deleted(&found, node, &gone), [2]);
+            let nobody = Stay { endpoints: None, sources: Admission::Nobody };
+            assert_eq!(deleted(&found, node, &Gone::from([(found[0].front, nobody)])), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn the_port_filters_only_while_it_is_the_same_for_all() {
+        let v4 = flow("192.0.2.200", "192.0.2.100", 53, "10.244.1.2", 5353).front;
+        let with = |addr: &str, port| FrontendKey {
+            addr: addr.parse().unwrap(),
+            port: NonZeroU16::new(port).unwrap(),
+            ..v4
+        };
+        let ports = |fronts: &[FrontendKey]| -> Vec<bool> {
+            let stay = Stay { endpoints: None, sources: Admission::Nobody };
+            let gone = fronts.iter().map(|front| (*front, stay.clone())).collect();
+            listings(&gone).iter().map(|listing| listing.port.is_some()).collect()
         };
         assert_eq!(ports(&[v4]), [true]);
-        assert_eq!(ports(&[v4, flows("192.0.2.101", 53, "10.244.1.3", 5353)]), [true]);
-        assert_eq!(ports(&[v4, flows("192.0.2.101", 54, "10.244.1.3", 5353)]), [false]);
-        assert_eq!(
-            ports(&[v4, flows("2001:db8::1", 54, "fd00::3", 5353)]),
-            [true, true],
-            "each family by itself"
-        );
+        assert_eq!(ports(&[v4, with("192.0.2.101", 53)]), [true]);
+        assert_eq!(ports(&[v4, with("192.0.2.101", 54)]), [false]);
+        assert_eq!(ports(&[v4, with("2001:db8::1", 54)]), [true, true], "each family by itself");
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let wanted = BTreeSet::from([flows("192.0.2.100", 53, "10.244.1.2", 5353)]);
-            prop_assert!(deletions(&bytes, &wanted).len() <= bytes.len() / 16);
+            let front = flow("192.0.2.200", "192.0.2.100", 53, "10.244.1.2", 5353).front;
+            let gone = Gone::from([(front, Stay { endpoints: None, sources: Admission::Nobody })]);
+            prop_assert!(deletions(&bytes, &gone).len() <= bytes.len() / 16);
         }
     }
 }

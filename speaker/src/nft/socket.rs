@@ -4,7 +4,6 @@
 //! when we look, and silence means that it was taken. The socket is never closed in between: closing one after
 //! something was deleted waits for the kernel to be done with it, and would give up the ownership of the table.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use nix::sys::socket::{MsgFlags, setsockopt};
 
-use super::conntrack::{self, Flows};
+use super::conntrack::{self, Gone};
 use super::decode::{Reply, TableFacts, replies};
 use super::encode;
 use super::model::{Batch, Op, TableFlags};
@@ -240,13 +239,13 @@ impl kernel::Kernel for Kernel {
         }
     }
 
-    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
-        for listing in conntrack::listings(flows) {
+    fn forget(&mut self, gone: &Gone) -> Result<(), ApplyError> {
+        for listing in conntrack::listings(gone) {
             self.send(&conntrack::list(&listing), 1)?;
             let mut deletions = Vec::new();
             let mut refused = None;
             self.receive(|bytes| {
-                deletions.append(&mut conntrack::deletions(bytes, flows));
+                deletions.append(&mut conntrack::deletions(bytes, gone));
                 refused = refused.or_else(|| replies(bytes).find_map(|reply| error(&reply)));
             })
             .map_err(|errno| ApplyError::Receive(errno.into()))?;

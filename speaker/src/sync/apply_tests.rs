@@ -1,6 +1,5 @@
 //! The data path's thread on a kernel in memory.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +15,7 @@ use super::*;
 use crate::datapath::layout::TABLE;
 use crate::fake::FakeKernel;
 use crate::kernel::{Applied, ApplyError, Inspection};
-use crate::nft::conntrack::Flows;
+use crate::nft::conntrack::Gone;
 use crate::nft::model;
 use crate::sync::{BATCHES, Change, REPORTS};
 
@@ -44,8 +43,8 @@ impl Kernel for Shared {
         FakeKernel::grace();
     }
 
-    fn forget(&mut self, flows: &BTreeSet<Flows>) -> Result<(), ApplyError> {
-        self.0.lock().unwrap().forget(flows)
+    fn forget(&mut self, gone: &Gone) -> Result<(), ApplyError> {
+        self.0.lock().unwrap().forget(gone)
     }
 }
 

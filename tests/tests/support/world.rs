@@ -309,6 +309,12 @@ impl Stream {
         self.0.write_all(b"still here\n").is_ok() && self.line() == "still here"
     }
 
+    /// Sends a line that nobody answers any more.
+    pub(crate) fn is_cut(&mut self) -> bool {
+        self.0.set_read_timeout(Some(SILENCE)).expect("a time limit");
+        !self.echo()
+    }
+
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
