@@ -73,6 +73,7 @@ fn targets(list: &[Target]) -> Vec<String> {
 
 #[test]
 fn every_address_and_port_has_a_front_end_with_the_endpoints_of_its_family() {
+    // S30, S76, S78
     let made = made(&service());
     assert_eq!(made.len(), 8);
     for (key, front) in &made {
@@ -130,6 +131,7 @@ fn node_ports_and_external_ips_are_front_ends_of_addresses_that_are_not_ours_alo
 
 #[test]
 fn the_policy_local_has_two_lists() {
+    // S10
     let mut local = service();
     local.external_policy = ExternalPolicy::Local;
     for (key, front) in made(&local) {
@@ -148,6 +150,7 @@ fn the_policy_local_has_two_lists() {
 
 #[test]
 fn a_service_without_endpoints_still_has_its_front_ends() {
+    // S49, S93: one without selector and slices is one without endpoints.
     let made = frontends(&service(), &[], &Place::of(NodeName::new("here")));
     assert_eq!(made.len(), 8);
     assert!(made.iter().all(|(_, front)| !front.has_endpoints()));

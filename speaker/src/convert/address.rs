@@ -59,6 +59,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_kubernetes_reads_them() {
+        // S33
         for (text, want) in [
             ("192.0.2.1", Some("192.0.2.1")),
             ("172.30.0.041", Some("172.30.0.41")),
@@ -85,6 +86,7 @@ mod tests {
 
     #[test]
     fn prefixes_lose_their_host_bits() {
+        // S33, S62, S67
         for (text, want) in [
             ("192.0.2.0/24", Some("192.0.2.0/24")),
             ("192.0.2.77/24", Some("192.0.2.0/24")),

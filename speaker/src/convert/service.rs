@@ -14,6 +14,9 @@ use super::{Interner, address, exact, protocol};
 /// The pool (or two, comma-separated) that gave a Service its addresses; written by the controller.
 const ALLOCATED_FROM: &str = "landfall.dev/allocated-from";
 
+/// The label that gives a Service to another proxy than kube-proxy; here: than Landfall too (KEP-2447).
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
 /// Source ranges as they were given before `spec.loadBalancerSourceRanges`; read when that list is empty.
 const LEGACY_SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
@@ -59,6 +62,10 @@ pub fn service_key(object: &k8s::Service, names: &mut Interner) -> Option<Servic
 pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interner) -> Option<ServiceFacts> {
     let spec = object.spec.as_ref()?;
     if spec.type_.as_deref() != Some("LoadBalancer") || !classes.admits(spec.load_balancer_class.as_deref()) {
+        return None;
+    }
+    let labels = object.metadata.labels.as_ref();
+    if labels.and_then(|labels| labels.get(PROXY_NAME)).is_some_and(|name| name != "landfall") {
         return None;
     }
     let vips = vips(object);
@@ -219,6 +226,7 @@ mod tests {
 
     #[test]
     fn only_load_balancers_of_our_class_with_an_address_are_ours() {
+        // S79, S81, S84, S85
         let class = |class: &str| json!({"spec": {"loadBalancerClass": class}});
         for (change, default, ours) in [
             (json!({}), true, true),
@@ -230,6 +238,9 @@ mod tests {
             (json!({"spec": {"type": null}}), true, false),
             (json!({"status": {"loadBalancer": {"ingress": []}}}), true, false),
             (json!({"status": null}), true, false),
+            // S94: whoever names another proxy is served by that one alone.
+            (json!({"metadata": {"labels": {PROXY_NAME: "other"}}}), true, false),
+            (json!({"metadata": {"labels": {PROXY_NAME: "landfall"}}}), true, true),
             (json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}}), true, false),
         ] {
             assert_eq!(convert_as(change.clone(), default).is_some(), ours, "{change} default {default}");
@@ -238,6 +249,7 @@ mod tests {
 
     #[test]
     fn only_addresses_in_mode_vip_count_and_each_once() {
+        // S73, S80: in mode Proxy the balancer in front filters; no mode means VIP.
         for (ingress, want) in [
             (json!([{"ip": "192.0.2.1", "ipMode": "Proxy"}, {"ip": "2001:db8::1"}]), vec!["2001:db8::1"]),
             (json!([{"ip": "2001:db8::1", "ipMode": "Proxy"}, {"ip": "192.0.2.1"}]), vec!["192.0.2.1"]),
@@ -253,20 +265,21 @@ mod tests {
 
     #[test]
     fn source_ranges_admit_what_a_valid_range_admits_and_nothing_else() {
+        // S63, S69
         for (ranges, annotation, want) in [
             (json!([]), None, Sources::Any),
             (json!(null), None, Sources::Any),
             (json!(null), Some("  "), Sources::Any),
             (json!(["198.51.100.0/24"]), None, nets(&["198.51.100.0/24"])),
             (json!(["2001:db8:1::/48"]), None, nets(&["2001:db8:1::/48"])),
-            // Host bits, leading zeros, blanks, order and repetition make no difference.
+            // S33, S62, S67: host bits, leading zeros, blanks, order and repetition make no difference.
             (
                 json!(["203.0.113.077/025", " 198.51.100.9/24"]),
                 None,
                 nets(&["198.51.100.0/24", "203.0.113.0/25"]),
             ),
             (json!(["2001:db8:1::9/48", "2001:db8:1::/48"]), None, nets(&["2001:db8:1::/48"])),
-            // What does not parse is dropped; the rest stays closed.
+            // S66: what does not parse is dropped; the rest stays closed.
             (json!(["198.51.100.0/24", "everybody"]), None, nets(&["198.51.100.0/24"])),
             (json!(["everybody"]), None, nets(&[])),
             (json!([""]), None, nets(&[])),

@@ -112,6 +112,7 @@ mod tests {
 
     #[test]
     fn a_slice_belongs_to_the_service_its_label_names() {
+        // S29: whoever wrote the slice, its addresses are used as they are.
         for (kind, addr) in [("IPv4", "10.244.1.5"), ("IPv6", "fd00:244:1::5")] {
             let facts = convert(
                 kind,
@@ -182,6 +183,7 @@ mod tests {
 
     #[test]
     fn addresses_of_the_wrong_kind_are_left_out() {
+        // S23, S30
         for (kind, addresses, left) in [
             ("IPv4", json!(["010.244.001.005"]), 1),
             ("IPv4", json!(["fd00::5"]), 0),
@@ -197,6 +199,7 @@ mod tests {
 
     #[test]
     fn a_port_may_have_no_name_and_no_number() {
+        // S24, S27
         let facts = convert(
             "IPv4",
             &json!([{}, {"name": "dns", "port": 53, "protocol": "UDP"}, {"port": 0}, {"protocol": "ICMP"}]),
