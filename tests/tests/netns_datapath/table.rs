@@ -1,0 +1,89 @@
+//! The table beside others, and as nft shows it.
+
+use landfall_core::addr::Family;
+use landfall_core::service::Affinity;
+
+use crate::rig::{FAMILIES, Web, data_path, pod_addr, vip};
+use crate::world::{Met, World};
+
+#[test]
+fn it_decides_before_kube_proxy_does() {
+    let world = World::new();
+    let mut path = data_path(&world);
+    Web::new(100, &["p1"]).apply(&mut path);
+    Web::new(101, &[]).apply(&mut path);
+    // What kube-proxy would do, at its place, for every port: another endpoint.
+    let rival = |pod: &str| {
+        format!(
+            "table inet rival {{
+               chain pre {{ type nat hook prerouting priority -100; policy accept;
+                 ip daddr 192.0.2.96/27 meta l4proto tcp dnat ip to {v4}:8080
+                 ip6 daddr 2001:db8:50::100/120 meta l4proto tcp dnat ip6 to [{v6}]:8080
+               }}
+             }}",
+            v4 = pod_addr(pod, Family::V4),
+            v6 = pod_addr(pod, Family::V6)
+        )
+    };
+    world.run_with("node", "nft", &["-f", "-"], &rival("p2"));
+    for family in FAMILIES {
+        assert_eq!(world.tcp("client", vip(family, 100)).pod(), "p1", "{family}");
+        assert_eq!(
+            world.tcp("client", vip(family, 101)),
+            Met::Refused,
+            "{family}: no endpoints is a decision"
+        );
+        let mut undefined = vip(family, 100);
+        undefined.set_port(81);
+        assert_eq!(world.tcp("client", undefined), Met::Refused, "{family}: so is an undefined port");
+        assert_eq!(world.tcp("client", vip(family, 102)).pod(), "p2", "{family}: not ours");
+    }
+}
+
+#[test]
+fn nft_lists_the_table_and_takes_its_own_listing_back() {
+    let world = World::new();
+    let mut path = data_path(&world);
+    Web::new(100, &["p1", "p2", "p3"]).apply(&mut path);
+    Web::new(101, &["p1", "p3"]).local().only(&["192.0.2.0/24", "2001:db8:50::/64"]).apply(&mut path);
+    let mut sticky = Web::new(102, &["p1", "p2"]);
+    sticky.service.affinity = Affinity::ClientIp { timeout_s: 10_800 };
+    sticky.apply(&mut path);
+    Web::new(103, &[]).apply(&mut path);
+
+    let listed = world.run("node", "nft", &["list", "table", "inet", "landfall"]);
+    for part in [
+        "typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport",
+        "192.0.2.100 . tcp . 80 . 0 : 10.244.1.11 . 8080",
+        "2001:db8:50::100 . udp . 80 : goto n3",
+        "192.0.2.101 . tcp . 80 : goto fwb_l1",
+        "jhash ip6 saddr . th sport mod 3 seed 0x5eed map @ep6",
+        "jhash ip saddr mod 2 seed 0x5eed map @ep4",
+        "offset 65536",
+        "192.0.2.103 . tcp . 80 : goto rej",
+    ] {
+        assert!(listed.contains(part), "{part:?} is not in\n{listed}");
+    }
+    // Loaded somewhere else, it is listed the same. nft 1.0.6 does not know the flags of the table.
+    let lines: Vec<&str> = listed.lines().filter(|line| !line.trim().starts_with("flags owner")).collect();
+    let plain = lines.join("\n") + "\n";
+    world.run_with("client2", "nft", &["-f", "-"], &plain);
+    assert_eq!(sorted(&world.run("client2", "nft", &["list", "table", "inet", "landfall"])), sorted(&plain));
+    world.run("node", "nft", &["list", "ruleset"]);
+}
+
+/// Elements of a hash come in any order: lines by themselves, sorted, and without what counters have counted.
+fn sorted(listing: &str) -> Vec<String> {
+    let mut parts: Vec<String> = listing
+        .lines()
+        // The first line names the program that owns the table.
+        .map(|line| line.split(" #").next().unwrap_or(line))
+        .flat_map(|line| line.split(", "))
+        .map(|part| {
+            part.trim().trim_start_matches("elements = {").trim_end_matches(['}', ',', ' ']).trim().to_owned()
+        })
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.sort();
+    parts
+}
