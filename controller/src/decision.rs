@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use landfall_core::allocate::{Denied, Grant};
-use landfall_core::demand::Families;
 use landfall_core::pool::Pools;
 use landfall_crds::class::annotation;
 use serde_json::{Value, json};
@@ -40,7 +39,7 @@ pub mod given {
 impl Desired {
     /// What follows from a grant.
     #[must_use]
-    pub fn granted(grant: &Grant, families: Families, pools: &Pools, seen: &SeenService) -> Self {
+    pub fn granted(grant: &Grant, pools: &Pools, seen: &SeenService) -> Self {
         let homes: Vec<_> = grant.addresses.iter().map(|addr| (addr, pools.of(*addr))).collect();
         let outside = homes.iter().any(|(_, home)| home.is_none());
         let show = |(addr, home): &(&IpAddr, Option<&_>)| match home {
@@ -48,17 +47,12 @@ impl Desired {
                 let usable: &landfall_core::pool::UsablePool = usable;
                 format!("{addr} from pool {}", usable.pool.name)
             }
-            None => format!("{addr}, which is in no pool any more and stays with this Service"),
+            None => addr.to_string(),
         };
         let has = homes.iter().map(show).collect::<Vec<_>>().join(" and ");
-        let (reason, message) = match &grant.lacking {
-            Some(denied) if grant.addresses.len() < families.list().len() => {
-                (given::SECOND_FAMILY, format!("{has}; {denied}"))
-            }
-            Some(denied) => (given::REQUESTED, format!("{has}; {denied}")),
-            None if outside => (given::OUTSIDE_POOL, has),
-            None => (given::ALLOCATED, has),
-        };
+        let reason = grant.reason();
+        let lacks = grant.lacking.iter().map(ToString::to_string);
+        let message = std::iter::once(has).chain(lacks).collect::<Vec<_>>().join("; ");
         // Where the pool is gone, the annotation still says which one it was.
         let allocated_from = if outside && seen.allocated_from.is_some() {
             seen.allocated_from.clone()

@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use landfall_core::addr::Family;
 use landfall_core::allocate::{Claimant, Denied, allocate};
-use landfall_core::ledger::{Claim, Ledger, Lost};
+use landfall_core::ledger::{Claim, Ledger, Lost, Terms};
 use landfall_core::name::{PoolName, ServiceKey};
 use landfall_core::pool::Pools;
+use landfall_core::selector::Labels;
 use landfall_crds::AddressPoolStatus;
 use landfall_runtime::watch::Change;
 
@@ -283,7 +284,7 @@ impl Index {
         let Some(entry) = self.services.remove(key) else { return };
         self.due.remove(&(entry.seen.created, key.clone()));
         self.waiting.remove(&(entry.seen.created, key.clone()));
-        if !self.ledger.release_all(&self.pools, key).is_empty() {
+        if !self.ledger.release_all(&self.pools, key, 0).is_empty() {
             self.wake = true;
         }
     }
@@ -299,7 +300,7 @@ impl Index {
                 }
             }
         }
-        let pools = Pools::new(valid, broken);
+        let pools = Pools::new(valid, broken, &[]);
         if !self.started {
             self.pools = pools;
             return;
@@ -322,6 +323,8 @@ impl Index {
                 key: key.clone(),
                 created: entry.seen.created,
                 addr,
+                terms: terms(&entry.seen),
+                contested: false,
             }));
         }
         let (ledger, lost) = Ledger::rebuild(&self.pools, claims);
@@ -341,9 +344,9 @@ impl Index {
     fn hold_the_rest(&mut self) {
         for (key, entry) in &self.services {
             for addr in &entry.seen.ingress {
-                if entry.seen.has_trace() && self.ledger.holder(*addr).is_none() {
+                if entry.seen.has_trace() && self.ledger.holders(*addr).is_empty() {
                     // Nobody holds it: this cannot fail.
-                    let _ = self.ledger.take(&self.pools, key, *addr);
+                    let _ = self.ledger.take(&self.pools, key, *addr, &Terms::default());
                 }
             }
         }
@@ -356,7 +359,7 @@ impl Index {
             return;
         }
         for addr in adoptable(&entry.seen, &self.pools) {
-            if self.ledger.take(&self.pools, key, addr).is_ok() {
+            if self.ledger.take(&self.pools, key, addr, &terms(&entry.seen)).is_ok() {
                 entry.granted.push(addr);
             }
         }
@@ -370,7 +373,7 @@ impl Index {
             |addr: &std::net::IpAddr| entry.granted.contains(addr) || entry.seen.ingress.contains(addr);
         let stale: Vec<_> = self.ledger.held(key).iter().copied().filter(|addr| !keep(addr)).collect();
         for addr in stale {
-            self.ledger.release(&self.pools, key, addr);
+            self.ledger.release(&self.pools, key, addr, 0);
             self.wake = true;
         }
     }
@@ -394,22 +397,33 @@ impl Index {
             self.waiting.remove(&place);
             return None;
         }
-        let who = Claimant { key, current: &entry.granted };
+        let from = entry.seen.allocated_from.as_deref().unwrap_or_default();
+        let home: Vec<PoolName> =
+            from.split(',').filter(|name| !name.is_empty()).map(PoolName::new).collect();
+        let none = Labels::none();
+        let who = Claimant {
+            key,
+            labels: &none,
+            namespace_labels: &none,
+            current: &entry.granted,
+            home: &home,
+            on_removal: None,
+        };
         let desired = match allocate(&self.ledger, &self.pools, who, &demand) {
             Ok(grant) => {
                 for addr in &grant.addresses {
                     // The decision was made on this very ledger, so nobody else holds it.
-                    let taken = self.ledger.take(&self.pools, key, *addr);
-                    debug_assert_eq!(taken, Ok(()));
+                    let taken = self.ledger.take(&self.pools, key, *addr, &Terms::from(&demand));
+                    debug_assert!(taken.is_ok(), "{taken:?}");
                 }
-                let desired = Desired::granted(&grant, demand.families, &self.pools, &entry.seen);
+                let desired = Desired::granted(&grant, &self.pools, &entry.seen);
                 entry.granted = grant.addresses;
-                if grant.lacking.is_some() {
-                    self.waiting.insert(place);
-                } else {
+                if grant.lacking.is_empty() {
                     self.waiting.remove(&place);
+                } else {
+                    self.waiting.insert(place);
                 }
-                entry.denied = grant.lacking;
+                entry.denied = None;
                 desired
             }
             Err(denied) => {
@@ -424,6 +438,10 @@ impl Index {
         self.settle(key);
         write
     }
+}
+
+fn terms(seen: &SeenService) -> Terms {
+    seen.demand.as_ref().map(Terms::from).unwrap_or_default()
 }
 
 /// The addresses in the status of a Service that it may keep when the ledger does not know them: those of a pool,

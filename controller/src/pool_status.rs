@@ -100,6 +100,7 @@ pub fn patch(seen: &SeenPool, status: &AddressPoolStatus) -> Value {
 mod tests {
     use std::collections::BTreeMap;
 
+    use landfall_core::ledger::Terms;
     use landfall_core::name::ServiceKey;
     use landfall_crds::{AddressPool, AddressPoolSpec, AddressText};
 
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn pools(list: &[&SeenPool]) -> Pools {
-        Pools::new(list.iter().filter_map(|seen| seen.pool.clone().ok()), BTreeMap::new())
+        Pools::new(list.iter().filter_map(|seen| seen.pool.clone().ok()), BTreeMap::new(), &[])
     }
 
     fn now() -> Timestamp {
@@ -138,7 +139,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.set_pools(&pools);
         for addr in ["192.0.2.1", "2001:db8::7"] {
-            ledger.take(&pools, &ServiceKey::new("a", "b"), addr.parse().unwrap()).unwrap();
+            let key = ServiceKey::new("a", "b");
+            ledger.take(&pools, &key, addr.parse().unwrap(), &Terms::default()).unwrap();
         }
         let status = desired(&pool, &pools, &ledger, now());
         let count = |capacity: &str, assigned: &str, available: &str| {

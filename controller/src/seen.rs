@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use landfall_core::addr::Family;
-use landfall_core::demand::{Demand, RawDemand};
+use landfall_core::demand::{Demand, Port, RawDemand};
 use landfall_core::name::{PoolName, ServiceKey};
 use landfall_core::pool::Pool;
+use landfall_core::service::Protocol;
 use landfall_crds::class::{ServiceClass, annotation};
 use landfall_crds::convert::{self, FieldError};
 use landfall_crds::{AddressPool, AddressPoolStatus};
@@ -162,14 +163,29 @@ fn demand(object: &Service, class: &ServiceClass) -> Option<Demand> {
             .filter_map(|name| text(meta, name).map(|text| (name, text)))
             .find(|(_, text)| !text.trim().is_empty())
     };
+    let ports: Vec<Port> = spec.ports.iter().flatten().filter_map(port).collect();
     let raw = RawDemand {
         families: &families,
         policy: spec.ip_family_policy.as_deref(),
         load_balancer_ip: spec.load_balancer_ip.as_deref(),
         addresses: first(annotation::ADDRESSES, annotation::METALLB_ADDRESSES),
-        pool: first(annotation::POOL, annotation::METALLB_POOL).map(|(_, text)| text),
+        pool: first(annotation::POOL, annotation::METALLB_POOL),
+        sharing_key: first(annotation::SHARING_KEY, annotation::METALLB_SHARING_KEY),
+        ports: &ports,
+        allocate_node_ports: spec.allocate_load_balancer_node_ports,
+        node_ports: first(annotation::NODE_PORTS, &[]),
     };
     Some(raw.parse())
+}
+
+fn port(port: &ServicePort) -> Option<Port> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        Some(_) => return None,
+    };
+    u16::try_from(port.port).ok().map(|number| (protocol, number))
 }
 
 /// An `AddressPool`.
@@ -243,7 +259,7 @@ mod tests {
                 key: ServiceKey::new("shop", "web"),
                 version: Version { uid: "u".into(), resource: "7".into() },
                 created: 1_767_225_600,
-                demand: Some(Demand { families: Families::Prefer(Family::V6), request: Ok(request) }),
+                demand: Some(Demand { request: Ok(request), ..Demand::plain(Families::Prefer(Family::V6)) }),
                 deleting: false,
                 ingress: vec!["192.0.2.100".parse().unwrap(), "2001:db8::1".parse().unwrap()],
                 foreign_ingress: false,

@@ -1,9 +1,11 @@
-//! What a Service asks for: families, addresses, a pool.
+//! What a Service asks for: families, addresses, a pool, whom it shares with.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::Family;
 use crate::name::PoolName;
+use crate::service::Protocol;
 
 /// Which families a Service wants, in the order of its `spec.ipFamilies`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,46 @@ pub struct Demand {
     pub families: Families,
     /// The addresses and the pool, or why they cannot be read.
     pub request: Result<Request, RequestError>,
+    /// With whom it shares its addresses; `None`: with nobody.
+    pub sharing: Option<Sharing>,
+    /// Its ports, in order. Two Services on one address have none in common.
+    pub ports: Arc<[Port]>,
+    /// Whether it wants `NodePort`s of us.
+    pub node_ports: NodePortWish,
+}
+
+/// A port that clients connect to.
+pub type Port = (Protocol, u16);
+
+/// Services with the same key share their addresses, as long as no two of them have the same port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sharing {
+    /// The key as the user wrote it.
+    pub key: Arc<str>,
+}
+
+/// Who gives a Service its `NodePort`s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodePortWish {
+    /// The API server, or nobody.
+    #[default]
+    Off,
+    /// We do: the API server is told not to, and the annotation asks for them.
+    Wanted,
+}
+
+impl Demand {
+    /// Any address of these families, shared with nobody.
+    #[must_use]
+    pub fn plain(families: Families) -> Self {
+        Self {
+            families,
+            request: Ok(Request::default()),
+            sharing: None,
+            ports: Arc::default(),
+            node_ports: NodePortWish::Off,
+        }
+    }
 }
 
 /// Why what a Service asks for makes no sense. The text names the field or annotation.
@@ -97,7 +139,35 @@ pub enum RequestError {
     /// `RequireDualStack` with one cluster IP.
     #[error("spec.ipFamilyPolicy is RequireDualStack, but the Service has a cluster IP of one family only")]
     NotDualStack,
+    /// Not a name that a pool can have.
+    #[error("{annotation}: {text:?} is not the name of an AddressPool")]
+    NotAName {
+        /// The annotation.
+        annotation: &'static str,
+        /// The text as given, cut off when long.
+        text: String,
+    },
+    /// A sharing key that is too long.
+    #[error("{annotation} is longer than {LONGEST_KEY} characters: choose a shorter key")]
+    KeyTooLong {
+        /// The annotation.
+        annotation: &'static str,
+    },
+    /// Neither `true` nor `false`.
+    #[error("{annotation}: {text:?} is neither true nor false")]
+    NotAFlag {
+        /// The annotation.
+        annotation: &'static str,
+        /// The text as given, cut off when long.
+        text: String,
+    },
 }
+
+/// Longest sharing key, in characters.
+pub const LONGEST_KEY: usize = 253;
+
+/// An annotation: its name and its value.
+pub type Annotation<'a> = (&'static str, &'a str);
 
 /// The fields of a Service that say what it asks for, as texts. `None` and empty mean the same.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,14 +178,42 @@ pub struct RawDemand<'a> {
     pub policy: Option<&'a str>,
     /// `spec.loadBalancerIP`.
     pub load_balancer_ip: Option<&'a str>,
-    /// The annotation that lists addresses, with its name.
-    pub addresses: Option<(&'static str, &'a str)>,
+    /// The annotation that lists addresses.
+    pub addresses: Option<Annotation<'a>>,
     /// The annotation that names a pool.
-    pub pool: Option<&'a str>,
+    pub pool: Option<Annotation<'a>>,
+    /// The annotation with the sharing key.
+    pub sharing_key: Option<Annotation<'a>>,
+    /// Protocol and port of `spec.ports`.
+    pub ports: &'a [Port],
+    /// `spec.allocateLoadBalancerNodePorts`; unset is true.
+    pub allocate_node_ports: Option<bool>,
+    /// The annotation that asks us for `NodePort`s.
+    pub node_ports: Option<Annotation<'a>>,
 }
 
 /// The most of a user's text that is repeated in a message.
 const QUOTED: usize = 64;
+
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED).collect()
+}
+
+/// Whether the API server would take it as the name of an object (RFC 1123 subdomain).
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().copied().is_some_and(plain)
+            && bytes.last().copied().is_some_and(plain)
+            && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+fn set((_, text): &Annotation<'_>) -> bool {
+    !text.trim().is_empty()
+}
 
 impl RawDemand<'_> {
     /// Reads the texts.
@@ -129,27 +227,63 @@ impl RawDemand<'_> {
             _ if dual => (Families::Prefer(first), None),
             _ => (Families::One(first), None),
         };
-        let request = match policy_error {
+        let (sharing, key_error) = split(self.sharing());
+        let (node_ports, flag_error) = split(self.node_ports());
+        let request = match policy_error.or(key_error).or(flag_error) {
             Some(error) => Err(error),
             None => self.request(families),
         };
-        Demand { families, request }
+        let mut ports = self.ports.to_vec();
+        ports.sort_unstable();
+        ports.dedup();
+        Demand {
+            families,
+            request,
+            sharing: sharing.flatten(),
+            ports: ports.into(),
+            node_ports: node_ports.unwrap_or_default(),
+        }
+    }
+
+    fn sharing(&self) -> Result<Option<Sharing>, RequestError> {
+        let Some((annotation, key)) = self.sharing_key.filter(set) else { return Ok(None) };
+        let key = key.trim();
+        if key.chars().nth(LONGEST_KEY).is_some() {
+            return Err(RequestError::KeyTooLong { annotation });
+        }
+        Ok(Some(Sharing { key: key.into() }))
+    }
+
+    fn node_ports(&self) -> Result<NodePortWish, RequestError> {
+        let Some((annotation, text)) = self.node_ports.filter(set) else { return Ok(NodePortWish::Off) };
+        match text.trim() {
+            "true" if self.allocate_node_ports == Some(false) => Ok(NodePortWish::Wanted),
+            "true" | "false" => Ok(NodePortWish::Off),
+            text => Err(RequestError::NotAFlag { annotation, text: quoted(text) }),
+        }
+    }
+
+    fn pool(&self) -> Result<Option<PoolName>, RequestError> {
+        let Some((annotation, name)) = self.pool.filter(set) else { return Ok(None) };
+        let name = name.trim();
+        if !is_name(name) {
+            return Err(RequestError::NotAName { annotation, text: quoted(name) });
+        }
+        Ok(Some(PoolName::new(name)))
     }
 
     fn request(&self, families: Families) -> Result<Request, RequestError> {
-        let set = |text: &&str| !text.trim().is_empty();
-        let pool = self.pool.filter(set).map(|name| PoolName::new(name.trim()));
-        let (field, text) =
-            match (self.load_balancer_ip.filter(set), self.addresses.filter(|(_, text)| set(text))) {
-                (None, None) => return Ok(Request { addresses: Vec::new(), pool }),
-                (Some(_), Some((annotation, _))) => return Err(RequestError::AskedTwice { annotation }),
-                (Some(text), None) => ("spec.loadBalancerIP", text),
-                (None, Some(annotation)) => annotation,
-            };
+        let pool = self.pool()?;
+        let field = self.load_balancer_ip.map(|text| ("spec.loadBalancerIP", text)).filter(set);
+        let (field, text) = match (field, self.addresses.filter(set)) {
+            (None, None) => return Ok(Request { addresses: Vec::new(), pool }),
+            (Some(_), Some((annotation, _))) => return Err(RequestError::AskedTwice { annotation }),
+            (Some(one), None) | (None, Some(one)) => one,
+        };
         let mut addresses: Vec<IpAddr> = Vec::new();
         for part in text.split(',').map(str::trim) {
             let Ok(addr) = part.parse::<IpAddr>() else {
-                return Err(RequestError::NotAnAddress { field, text: part.chars().take(QUOTED).collect() });
+                return Err(RequestError::NotAnAddress { field, text: quoted(part) });
             };
             let family = Family::of(addr);
             if !families.wants(family) {
@@ -164,120 +298,12 @@ impl RawDemand<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ANNOTATION: &str = "landfall.dev/addresses";
-
-    fn demand(families: &[Family], policy: &str, ip: Option<&str>, annotation: Option<&str>) -> Demand {
-        let addresses = annotation.map(|text| (ANNOTATION, text));
-        RawDemand { families, policy: Some(policy), load_balancer_ip: ip, addresses, pool: None }.parse()
-    }
-
-    #[test]
-    fn families_follow_the_service() {
-        // A33, A34, A39: the order is that of ipFamilies; a single-stack cluster IP makes PreferDualStack single.
-        use Family::{V4, V6};
-        for (families, policy, wanted) in [
-            (&[][..], "SingleStack", Families::One(V4)),
-            (&[V4], "SingleStack", Families::One(V4)),
-            (&[V6], "SingleStack", Families::One(V6)),
-            (&[V6], "PreferDualStack", Families::One(V6)),
-            (&[V4, V6], "PreferDualStack", Families::Prefer(V4)),
-            (&[V6, V4], "PreferDualStack", Families::Prefer(V6)),
-            (&[V4, V6], "RequireDualStack", Families::Require(V4)),
-            (&[V6, V4], "RequireDualStack", Families::Require(V6)),
-        ] {
-            let parsed = demand(families, policy, None, None);
-            assert_eq!(
-                parsed,
-                Demand { families: wanted, request: Ok(Request::default()) },
-                "{families:?} {policy}"
-            );
-        }
-    }
-
-    #[test]
-    fn addresses_are_read_from_the_field_or_the_annotation() {
-        // A17, A18
-        let (v4, v6): (IpAddr, IpAddr) = ("192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap());
-        let both = [Family::V4, Family::V6];
-        for (ip, annotation, wanted) in [
-            (Some("192.0.2.7"), None, vec![v4]),
-            (Some("2001:db8::7"), None, vec![v6]),
-            (None, Some("192.0.2.7"), vec![v4]),
-            (None, Some(" 2001:db8::7 , 192.0.2.7 "), vec![v6, v4]),
-            (Some(""), Some(" "), vec![]),
-        ] {
-            let request = demand(&both, "PreferDualStack", ip, annotation).request.unwrap();
-            assert_eq!(request.addresses, wanted, "{ip:?} {annotation:?}");
-        }
-    }
-
-    #[test]
-    fn requests_that_make_no_sense_are_explained() {
-        let both = &[Family::V4, Family::V6][..];
-        for (families, policy, ip, annotation, wanted) in [
-            // A20
-            (both, "", Some("nonsense"), None, r#"spec.loadBalancerIP: "nonsense" is not an IP address"#),
-            (both, "", None, Some("192.0.2.1,"), r#"landfall.dev/addresses: "" is not an IP address"#),
-            // A19
-            (
-                both,
-                "",
-                Some("192.0.2.1"),
-                Some("192.0.2.1"),
-                "spec.loadBalancerIP and landfall.dev/addresses are both set: remove one of them",
-            ),
-            // A22
-            (
-                both,
-                "",
-                None,
-                Some("192.0.2.1,192.0.2.2"),
-                "landfall.dev/addresses asks for more than one IPv4 address",
-            ),
-            (
-                both,
-                "",
-                None,
-                Some("2001:db8::1,2001:db8::2"),
-                "landfall.dev/addresses asks for more than one IPv6 address",
-            ),
-            // A30
-            (
-                &[Family::V4],
-                "",
-                Some("2001:db8::1"),
-                None,
-                "spec.loadBalancerIP asks for 2001:db8::1, but spec.ipFamilies of the Service has no IPv6",
-            ),
-            (
-                &[Family::V6],
-                "",
-                None,
-                Some("192.0.2.1"),
-                "landfall.dev/addresses asks for 192.0.2.1, but spec.ipFamilies of the Service has no IPv4",
-            ),
-            // A31
-            (
-                &[Family::V6],
-                "RequireDualStack",
-                None,
-                None,
-                "spec.ipFamilyPolicy is RequireDualStack, but the Service has a cluster IP of one family only",
-            ),
-        ] {
-            let error = demand(families, policy, ip, annotation).request.unwrap_err();
-            assert_eq!(error.to_string(), wanted);
-        }
-    }
-
-    #[test]
-    fn a_long_text_is_not_repeated_in_full() {
-        let text = "ä".repeat(100_000);
-        let error = demand(&[Family::V4], "", Some(&text), None).request.unwrap_err();
-        assert!(error.to_string().chars().count() < 120);
+fn split<T>(read: Result<T, RequestError>) -> (Option<T>, Option<RequestError>) {
+    match read {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,44 @@
-//! The ledger: which Service holds which address, and what is free in each pool.
+//! The ledger: which Services hold which address, which addresses rest or are reserved, and what is free in each
+//! pool.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use crate::addr::{Family, number};
-use crate::interval::Intervals;
-use crate::name::{PoolName, ServiceKey};
-use crate::pool::{AddressSet, Pools, buggy};
+use crate::addr::Family;
+use crate::name::{Namespace, PoolName, ServiceKey};
+use crate::pool::{Pools, SharingScope};
+use crate::steps::Counted;
+
+mod books;
+mod reserved;
+mod resting;
+mod sharing;
+
+pub use books::Usage;
+use books::{Books, State};
+pub use reserved::Standing;
+use sharing::{Account, Holders};
+pub use sharing::{Clash, Terms};
+
+/// The first of all addresses in their order.
+const LOWEST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Who holds what. Pools come and go without touching it: an address stays with its Service whatever happens to
 /// the pool it came from.
+///
+/// Every operation on one address costs O(log n) in the number of addresses, pools and free intervals, and O(n) in
+/// the number of Services that share that address. The ledger reads no clock: where time counts, `now` is an
+/// argument, in Unix milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    holders: BTreeMap<IpAddr, ServiceKey>,
-    held: BTreeMap<ServiceKey, Vec<IpAddr>>,
-    free: BTreeMap<PoolName, [Free; 2]>,
+    holders: BTreeMap<Counted<IpAddr>, Holders>,
+    accounts: BTreeMap<ServiceKey, Account>,
+    /// Shared addresses by key and namespace.
+    groups: BTreeSet<(Arc<str>, Namespace, IpAddr)>,
+    resting: resting::Resting,
+    reserved: reserved::Reserved,
+    books: BTreeMap<PoolName, Books>,
 }
 
 /// An address that a Service says it has, as found in the status of the Service.
@@ -26,6 +50,11 @@ pub struct Claim {
     pub created: i64,
     /// The address.
     pub addr: IpAddr,
+    /// On which terms.
+    pub terms: Terms,
+    /// Whether it is on record that it clashes with others on the address (reason `SharingConflict`): it is the one
+    /// that changed, and they have the better right.
+    pub contested: bool,
 }
 
 /// A claim that lost against an older one.
@@ -39,302 +68,213 @@ pub struct Lost {
     pub winner: ServiceKey,
 }
 
-/// Numbers of addresses of one family of one pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Addresses that the pool can give in all.
-    pub capacity: u128,
-    /// Addresses of those that Services hold.
-    pub assigned: u128,
-}
-
-impl Usage {
-    /// Addresses that are free.
-    #[must_use]
-    pub const fn available(&self) -> u128 {
-        self.capacity - self.assigned
-    }
-}
-
-/// What is free of one family of one pool.
-///
-/// No interval of `numbers` begins or ends with an address that is left out as "buggy", so the lowest number is
-/// always one that may be given and no search is ever needed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Free {
-    numbers: Intervals,
-    avoid_buggy: bool,
-    usage: Usage,
-}
-
-impl Free {
-    fn new(set: &AddressSet) -> Self {
-        let mut free = Self {
-            numbers: set.numbers.clone(),
-            avoid_buggy: set.avoid_buggy,
-            usage: Usage { capacity: set.capacity(), assigned: 0 },
-        };
-        if free.avoid_buggy {
-            let ends: Vec<_> = set.numbers.iter().collect();
-            for (first, last) in ends {
-                free.trim(first);
-                free.trim(last);
-            }
-        }
-        free
-    }
-
-    /// Takes `number` away if it is there and "buggy", and its neighbour, which is too if it ends in 255 or 0.
-    fn trim(&mut self, number: u128) {
-        for number in [number, number.saturating_add(1), number.saturating_sub(1)] {
-            if buggy(number) && self.at_an_edge(number) {
-                self.numbers.remove(number, number);
-            }
-        }
-    }
-
-    fn at_an_edge(&self, number: u128) -> bool {
-        self.numbers.around(number).is_some_and(|(first, last)| number == first || number == last)
-    }
-
-    /// The address is one that the pool can give, and it is given now.
-    fn take(&mut self, number: u128) {
-        self.numbers.remove(number, number);
-        self.usage.assigned += 1;
-        if self.avoid_buggy {
-            self.trim(number.saturating_add(1));
-            self.trim(number.saturating_sub(1));
-        }
-    }
-
-    /// The address is one that the pool can give, and it is free again.
-    fn give(&mut self, number: u128) {
-        self.numbers.insert(number, number);
-        self.usage.assigned -= 1;
-    }
-}
-
-const fn slot(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    }
-}
-
 impl Ledger {
-    /// A ledger of what Services say they have. Of two that claim one address, the older Service has it (by name
-    /// when they are equally old); the order of the claims does not matter.
+    /// A ledger of what Services say they have. The order of the claims does not matter.
+    ///
+    /// Of two that claim one address and do not share, the older Service has it (by name when they are equally
+    /// old). Two that share and clash by now both stay: they were on it before, and nobody loses an address by a
+    /// restart. Reservations and what rests are told afterwards.
     #[must_use]
     pub fn rebuild(pools: &Pools, mut claims: Vec<Claim>) -> (Self, Vec<Lost>) {
-        claims.sort_by(|a, b| (a.created, &a.key, a.addr).cmp(&(b.created, &b.key, b.addr)));
+        let rank = |claim: &Claim| (claim.contested, claim.created);
+        claims.sort_by(|a, b| (rank(a), &a.key, a.addr).cmp(&(rank(b), &b.key, b.addr)));
         let mut ledger = Self::default();
         let mut lost = Vec::new();
         for claim in claims {
-            if let Err(winner) = ledger.take(pools, &claim.key, claim.addr) {
-                lost.push(Lost { winner, key: claim.key, addr: claim.addr });
+            // The scope of a pool takes nothing from those who share already.
+            let clash = ledger.clash(SharingScope::Cluster, &claim.key, &claim.terms, claim.addr);
+            let contested = claim.contested || clash.is_some();
+            match clash {
+                Some(Clash::InUse { holder }) if !claim.contested => {
+                    lost.push(Lost { winner: holder, key: claim.key, addr: claim.addr });
+                }
+                clash => {
+                    ledger.enter(pools, &claim.key, claim.addr, &claim.terms);
+                    if let Some(account) = ledger.accounts.get_mut(&claim.key) {
+                        account.contested |= contested && clash.is_some();
+                    }
+                }
             }
         }
         ledger.set_pools(pools);
         (ledger, lost)
     }
 
-    /// Says what the pools are now. Nobody loses an address by it.
+    /// Says what the pools are now. Nobody loses an address by it. Costs as much as entering every address anew.
     pub fn set_pools(&mut self, pools: &Pools) {
-        self.free.clear();
-        for usable in pools.in_order() {
-            let sets = [Free::new(usable.set(Family::V4)), Free::new(usable.set(Family::V6))];
-            self.free.insert(usable.pool.name.clone(), sets);
+        self.books = pools.in_order().map(|usable| (usable.pool.name.clone(), Books::new(usable))).collect();
+        self.resting.set_pools(pools);
+        self.reserved.resolve(pools);
+        let known = self.holders.keys().map(|addr| addr.0);
+        let known: BTreeSet<IpAddr> =
+            known.chain(self.resting.addresses()).chain(self.reserved.addresses()).collect();
+        for addr in known {
+            self.shift(pools, addr, State::Free);
         }
-        let held: Vec<IpAddr> = self.holders.keys().copied().collect();
-        for addr in held {
-            if let Some(free) = self.free_of(pools, addr) {
-                free.take(number(addr));
+        for (addr, holders) in &self.holders {
+            let Some(books) = pools.of(addr.0).and_then(|usable| self.books.get_mut(&usable.pool.name))
+            else {
+                continue;
+            };
+            // In order of their names, so those of one namespace stand together.
+            let mut last = None;
+            for namespace in holders.list().iter().map(|key| &key.namespace) {
+                if last != Some(namespace) {
+                    books.joins(namespace);
+                }
+                last = Some(namespace);
             }
         }
+        self.fill_reservations(pools);
     }
 
-    /// Gives the address to the Service. When another one holds it, nothing changes and that one is returned.
-    pub fn take(&mut self, pools: &Pools, key: &ServiceKey, addr: IpAddr) -> Result<(), ServiceKey> {
-        match self.holders.get(&addr) {
-            Some(holder) if holder == key => return Ok(()),
-            Some(holder) => return Err(holder.clone()),
-            None => {}
+    /// Gives the address to the Service, on these terms from now on for all its addresses. A Service that has the
+    /// address keeps it whatever its terms. Returns whether anything is different now; if another Service holds the
+    /// address and the two do not go together, nothing changes.
+    pub fn take(
+        &mut self,
+        pools: &Pools,
+        key: &ServiceKey,
+        addr: IpAddr,
+        terms: &Terms,
+    ) -> Result<bool, Clash> {
+        if self.holders(addr).contains(key) {
+            return Ok(self.set_terms(key, terms));
         }
-        self.holders.insert(addr, key.clone());
-        self.held.entry(key.clone()).or_default().push(addr);
-        if let Some(free) = self.free_of(pools, addr) {
-            free.take(number(addr));
+        let scope = pools.of(addr).map_or(SharingScope::Namespace, |usable| usable.pool.sharing);
+        if let Some(clash) = self.clash(scope, key, terms, addr) {
+            return Err(clash);
         }
-        Ok(())
+        self.set_terms(key, terms);
+        self.enter(pools, key, addr, terms);
+        Ok(true)
     }
 
-    /// Takes the address from the Service; whether it held it.
-    pub fn release(&mut self, pools: &Pools, key: &ServiceKey, addr: IpAddr) -> bool {
-        if self.holders.get(&addr) != Some(key) {
+    fn enter(&mut self, pools: &Pools, key: &ServiceKey, addr: IpAddr, terms: &Terms) {
+        let before = self.state(addr);
+        let home = pools.of(addr).map(|usable| &usable.pool.name);
+        if self.first_of_namespace(key, addr)
+            && let Some(books) = home.and_then(|name| self.books.get_mut(name))
+        {
+            books.joins(&key.namespace);
+        }
+        match self.holders.get_mut(&Counted(addr)) {
+            Some(holders) => holders.add(key),
+            None => {
+                self.holders.insert(Counted(addr), Holders::One(key.clone()));
+            }
+        }
+        let account = self.accounts.entry(key.clone()).or_default();
+        account.terms = terms.clone();
+        if !account.addresses.contains(&addr) {
+            account.addresses.push(addr);
+        }
+        self.join_group(key, addr);
+        self.resting.remove(addr);
+        self.shift(pools, addr, before);
+    }
+
+    /// Takes the address from the Service, at `now` (Unix milliseconds); whether it held it. The last one to leave
+    /// an address lets it rest, if its pool says so.
+    pub fn release(&mut self, pools: &Pools, key: &ServiceKey, addr: IpAddr, now: i64) -> bool {
+        let Some(holders) = self.holders.get(&Counted(addr)).filter(|all| all.list().contains(key)) else {
             return false;
-        }
-        self.holders.remove(&addr);
-        if let Some(held) = self.held.get_mut(key) {
-            held.retain(|other| *other != addr);
-            if held.is_empty() {
-                self.held.remove(key);
+        };
+        let left = holders.without(key);
+        let before = self.state(addr);
+        self.leave_group(key, addr);
+        match left {
+            Some(left) => self.holders.insert(Counted(addr), left),
+            None => self.holders.remove(&Counted(addr)),
+        };
+        if let Some(account) = self.accounts.get_mut(key) {
+            account.addresses.retain(|other| *other != addr);
+            if account.addresses.is_empty() {
+                self.accounts.remove(key);
             }
         }
-        if let Some(free) = self.free_of(pools, addr) {
-            free.give(number(addr));
+        let home = pools.of(addr).map(|usable| &usable.pool.name);
+        if self.first_of_namespace(key, addr)
+            && let Some(books) = home.and_then(|name| self.books.get_mut(name))
+        {
+            books.leaves(&key.namespace);
+        }
+        self.shift(pools, addr, before);
+        if self.holders(addr).is_empty() {
+            self.rest_after(pools, addr, key, now);
+            self.fill_reservations(pools);
         }
         true
     }
 
-    /// Takes every address from the Service and returns them.
-    pub fn release_all(&mut self, pools: &Pools, key: &ServiceKey) -> Vec<IpAddr> {
+    /// Takes every address from the Service, at `now` (Unix milliseconds), and returns them.
+    pub fn release_all(&mut self, pools: &Pools, key: &ServiceKey, now: i64) -> Vec<IpAddr> {
         let addresses = self.held(key).to_vec();
         for addr in &addresses {
-            self.release(pools, key, *addr);
+            self.release(pools, key, *addr, now);
         }
         addresses
     }
 
-    /// The Service that holds the address.
+    /// The Services that hold the address, in order of their names.
     #[must_use]
-    pub fn holder(&self, addr: IpAddr) -> Option<&ServiceKey> {
-        self.holders.get(&addr)
+    pub fn holders(&self, addr: IpAddr) -> &[ServiceKey] {
+        self.holders.get(&Counted(addr)).map_or(&[], Holders::list)
     }
 
     /// The addresses that the Service holds, in the order in which it got them.
     #[must_use]
     pub fn held(&self, key: &ServiceKey) -> &[IpAddr] {
-        self.held.get(key).map_or(&[], Vec::as_slice)
+        self.accounts.get(key).map_or(&[], |account| &account.addresses)
     }
 
-    /// The lowest free address of the pool, in O(log n).
+    /// The lowest free address of the pool: one that nobody holds, that does not rest and that is not reserved.
     #[must_use]
     pub fn lowest_free(&self, pool: &PoolName, family: Family) -> Option<IpAddr> {
-        let number = self.free.get(pool)?.get(slot(family))?.numbers.lowest()?;
-        family.address(number)
+        family.address(self.books.get(pool)?.family(family).numbers.lowest()?)
     }
 
     /// How much of the pool is given.
     #[must_use]
     pub fn usage(&self, pool: &PoolName, family: Family) -> Usage {
-        self.free
-            .get(pool)
-            .and_then(|sets| sets.get(slot(family)))
-            .map_or_else(Usage::default, |free| free.usage)
+        self.books.get(pool).map_or_else(Usage::default, |books| books.family(family).usage)
     }
 
-    fn free_of(&mut self, pools: &Pools, addr: IpAddr) -> Option<&mut Free> {
-        let name = &pools.of(addr)?.pool.name;
-        self.free.get_mut(name)?.get_mut(slot(Family::of(addr)))
+    /// How many addresses of the pool, of both families together, Services of the namespace hold.
+    #[must_use]
+    pub fn held_by_namespace(&self, pool: &PoolName, namespace: &Namespace) -> u32 {
+        self.books.get(pool).and_then(|books| books.namespaces.get(namespace)).copied().unwrap_or(0)
+    }
+
+    /// Whether no Service of the same namespace, other than this one, holds the address.
+    pub(crate) fn first_of_namespace(&self, key: &ServiceKey, addr: IpAddr) -> bool {
+        let others = self.holders(addr).iter().filter(|other| *other != key);
+        others.clone().all(|other| other.namespace != key.namespace)
+    }
+
+    fn state(&self, addr: IpAddr) -> State {
+        if self.holders.contains_key(&Counted(addr)) {
+            State::Assigned
+        } else if self.resting.contains(addr) {
+            State::Resting
+        } else if self.reserved.contains(addr) {
+            State::Reserved
+        } else {
+            State::Free
+        }
+    }
+
+    /// The address was `before`; the books are told what it is now.
+    fn shift(&mut self, pools: &Pools, addr: IpAddr, before: State) {
+        let after = self.state(addr);
+        if before != after
+            && let Some(usable) = pools.of(addr)
+            && let Some(books) = self.books.get_mut(&usable.pool.name)
+        {
+            books.shift(addr, before, after);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::pool::tests::{pool, pools};
-
-    fn key(name: &str) -> ServiceKey {
-        ServiceKey::new("test", name)
-    }
-
-    fn claim(name: &str, created: i64, addr: &str) -> Claim {
-        Claim { key: key(name), created, addr: addr.parse().unwrap() }
-    }
-
-    #[test]
-    fn the_older_claim_wins_whatever_the_order() {
-        let all = pools([pool("a", 1, &["192.0.2.0/24", "2001:db8::/64"])]);
-        for addr in ["192.0.2.5", "2001:db8::5"] {
-            let claims = vec![claim("young", 9, addr), claim("old", 3, addr)];
-            let (ledger, lost) = Ledger::rebuild(&all, claims.clone());
-            assert_eq!(ledger.holder(addr.parse().unwrap()), Some(&key("old")));
-            assert_eq!(lost, [Lost { key: key("young"), addr: addr.parse().unwrap(), winner: key("old") }]);
-            assert_eq!(Ledger::rebuild(&all, claims.into_iter().rev().collect()), (ledger, lost));
-        }
-    }
-
-    #[test]
-    fn an_address_outside_every_pool_stays_held() {
-        let all = pools([pool("a", 1, &["192.0.2.0/28", "2001:db8::/64"])]);
-        let (mut ledger, _) =
-            Ledger::rebuild(&all, vec![claim("s", 1, "192.0.2.7"), claim("s", 1, "2001:db8::7")]);
-        assert_eq!(ledger.usage(&"a".into(), Family::V4).assigned, 1);
-        let other = pools([pool("b", 1, &["198.51.100.0/24"])]);
-        ledger.set_pools(&other);
-        assert_eq!(ledger.held(&key("s")).len(), 2);
-        assert_eq!(ledger.usage(&"b".into(), Family::V4), Usage { capacity: 256, assigned: 0 });
-        ledger.set_pools(&all);
-        assert_eq!(ledger.usage(&"a".into(), Family::V6).assigned, 1);
-        assert_eq!(ledger.lowest_free(&"a".into(), Family::V4), Some("192.0.2.0".parse().unwrap()));
-    }
-
-    #[test]
-    fn the_lowest_free_address_of_a_full_pool_is_the_one_given_back() {
-        let all = pools([pool("a", 1, &["10.0.0.0/24", "fd00::/120"])]);
-        for family in [Family::V4, Family::V6] {
-            let (mut ledger, _) = Ledger::rebuild(&all, vec![]);
-            let name = PoolName::new("a");
-            while let Some(addr) = ledger.lowest_free(&name, family) {
-                ledger.take(&all, &key("s"), addr).unwrap();
-            }
-            assert_eq!(ledger.usage(&name, family), Usage { capacity: 256, assigned: 256 });
-            let freed = ledger.held(&key("s"))[77];
-            assert!(ledger.release(&all, &key("s"), freed));
-            assert_eq!(ledger.lowest_free(&name, family), Some(freed));
-        }
-    }
-
-    proptest! {
-        /// Against a plain set of addresses: what is free, what is lowest, what is counted, with and without
-        /// the addresses that end in .0 and .255, through takes, releases and rebuilds.
-        #[test]
-        fn it_behaves_like_a_set_of_addresses(
-            avoid in any::<bool>(),
-            steps in prop::collection::vec((0_u8..4, 0_u32..1030), 0..200),
-        ) {
-            let mut declared = pool("a", 1, &["10.0.0.254-10.0.4.1"]);
-            declared.avoid_buggy = avoid;
-            declared.exclude = vec!["10.0.1.250-10.0.2.3".parse().unwrap()];
-            let all = pools([declared]);
-            let usable = all.get(&"a".into()).unwrap();
-            let base = u32::from("10.0.0.0".parse::<std::net::Ipv4Addr>().unwrap());
-            let every: BTreeSet<IpAddr> = (0..1100_u32)
-                .map(|n| IpAddr::from(std::net::Ipv4Addr::from(base + n)))
-                .filter(|addr| usable.contains(*addr))
-                .collect();
-            let (mut ledger, _) = Ledger::rebuild(&all, vec![]);
-            let mut free = every.clone();
-            let owner = key("s");
-            for (what, n) in steps {
-                let addr = IpAddr::from(std::net::Ipv4Addr::from(base + n));
-                match what {
-                    0 => {
-                        if let Some(lowest) = ledger.lowest_free(&"a".into(), Family::V4) {
-                            ledger.take(&all, &owner, lowest).unwrap();
-                            free.remove(&lowest);
-                        }
-                    }
-                    1 => {
-                        ledger.take(&all, &owner, addr).unwrap();
-                        free.remove(&addr);
-                    }
-                    2 => {
-                        if ledger.release(&all, &owner, addr) && every.contains(&addr) {
-                            free.insert(addr);
-                        }
-                    }
-                    _ => ledger.set_pools(&all),
-                }
-                prop_assert_eq!(ledger.lowest_free(&"a".into(), Family::V4), free.first().copied());
-                let usage = ledger.usage(&"a".into(), Family::V4);
-                prop_assert_eq!(usage.capacity, every.len() as u128);
-                prop_assert_eq!(usage.available(), free.len() as u128);
-            }
-        }
-    }
-}
+mod tests;

@@ -5,13 +5,19 @@
 
 pub mod addr;
 pub mod name;
+pub mod selector;
+
+mod clock;
+mod steps;
 
 // Allocation: pools, the ledger of who holds what, and the decision.
 pub mod allocate;
 pub mod demand;
 pub mod interval;
 pub mod ledger;
+pub mod node_port;
 pub mod pool;
+pub mod reservation;
 
 // The data path: what every front end should do, and the difference to what the kernel has.
 pub mod diff;

@@ -2,26 +2,22 @@
 
 use landfall_core::addr::Family;
 
-use landfall_core::demand::Families;
 use landfall_core::name::ServiceKey;
 use landfall_core::pool::Pool;
+
+use landfall_core::allocate::{Lacking, Outside};
 
 use super::*;
 use crate::seen::SeenCondition;
 
 fn pools() -> Pools {
-    let pool = |name: &str, addresses: &[&str]| Pool {
-        name: name.into(),
-        created: 1,
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        exclude: vec![],
-        auto_assign: true,
-        avoid_buggy: false,
-        priority: None,
+    let pool = |name: &str, addresses: &[&str]| {
+        Pool::new(name, 1, addresses.iter().map(|text| text.parse().unwrap()))
     };
     Pools::new(
         [pool("lan", &["192.0.2.0/24", "2001:db8::/64"]), pool("dmz", &["2001:db8:1::/64"])],
         [].into(),
+        &[],
     )
 }
 
@@ -39,7 +35,8 @@ fn seen() -> SeenService {
     }
 }
 
-fn grant(addresses: &[&str], lacking: Option<Denied>) -> Grant {
+fn grant(addresses: &[&str], lacking: Option<Lacking>) -> Grant {
+    let lacking = lacking.into_iter().collect();
     Grant { addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(), lacking }
 }
 
@@ -65,10 +62,8 @@ fn after(desired: &Desired, before: &SeenService) -> SeenService {
 
 #[test]
 fn a_first_address_is_one_status_and_one_metadata_write_on_the_version_read() {
-    for (addr, families) in
-        [("192.0.2.7", Families::One(Family::V4)), ("2001:db8::7", Families::One(Family::V6))]
-    {
-        let desired = Desired::granted(&grant(&[addr], None), families, &pools(), &seen());
+    for addr in ["192.0.2.7", "2001:db8::7"] {
+        let desired = Desired::granted(&grant(&[addr], None), &pools(), &seen());
         let write = desired.diff(&seen(), now()).unwrap();
         assert_eq!(
             write.status_patch().unwrap(),
@@ -103,8 +98,8 @@ fn a_first_address_is_one_status_and_one_metadata_write_on_the_version_read() {
 #[test]
 fn a_service_that_is_as_it_should_be_is_left_alone() {
     let cases = [
-        Desired::granted(&grant(&["192.0.2.7"], None), Families::One(Family::V4), &pools(), &seen()),
-        Desired::granted(&grant(&["2001:db8::7"], None), Families::One(Family::V6), &pools(), &seen()),
+        Desired::granted(&grant(&["192.0.2.7"], None), &pools(), &seen()),
+        Desired::granted(&grant(&["2001:db8::7"], None), &pools(), &seen()),
         Desired::denied(&Denied::NoPool),
     ];
     for desired in cases {
@@ -141,16 +136,15 @@ fn the_time_of_a_condition_is_that_of_its_last_turn() {
     let time = |write: Write| write.status.unwrap()["conditions"][0]["lastTransitionTime"].clone();
     let other = Desired::denied(&Denied::UnknownPool { pool: "x".into() });
     assert_eq!(time(other.diff(&refused, later).unwrap()), "2026-01-01T12:00:00Z");
-    let given = Desired::granted(&grant(&["192.0.2.7"], None), Families::One(Family::V4), &pools(), &refused);
+    let given = Desired::granted(&grant(&["192.0.2.7"], None), &pools(), &refused);
     assert_eq!(time(given.diff(&refused, later).unwrap()), "2026-01-02T00:00:00Z");
 }
 
 #[test]
 fn what_lacks_is_said_beside_what_is_given() {
-    let lacking = Some(Denied::NoPoolForFamily { family: Family::V6 });
+    let denied = Denied::NoPoolForFamily { family: Family::V6 };
     let half = Desired::granted(
-        &grant(&["192.0.2.7"], lacking.clone()),
-        Families::Prefer(Family::V4),
+        &grant(&["192.0.2.7"], Some(Lacking::SecondFamily(denied.clone()))),
         &pools(),
         &seen(),
     );
@@ -159,29 +153,30 @@ fn what_lacks_is_said_beside_what_is_given() {
         half.message
             .starts_with("192.0.2.7 from pool lan; no AddressPool with autoAssign holds IPv6 addresses")
     );
-    let kept =
-        Desired::granted(&grant(&["192.0.2.7"], lacking), Families::One(Family::V4), &pools(), &seen());
+    let kept = Desired::granted(&grant(&["192.0.2.7"], Some(Lacking::Requested(denied))), &pools(), &seen());
     assert_eq!(kept.reason, "RequestedAddressUnavailable");
 }
 
 #[test]
 fn two_pools_are_named_in_the_order_of_the_addresses() {
     let both = grant(&["2001:db8:1::1", "192.0.2.7"], None);
-    let desired = Desired::granted(&both, Families::Require(Family::V6), &pools(), &seen());
+    let desired = Desired::granted(&both, &pools(), &seen());
     assert_eq!(desired.allocated_from.as_deref(), Some("dmz,lan"));
     let one = grant(&["192.0.2.7", "2001:db8::1"], None);
-    let desired = Desired::granted(&one, Families::Require(Family::V4), &pools(), &seen());
+    let desired = Desired::granted(&one, &pools(), &seen());
     assert_eq!(desired.allocated_from.as_deref(), Some("lan"));
 }
 
 #[test]
 fn an_address_whose_pool_is_gone_stays_and_its_pool_is_remembered() {
     // A48, A69
-    for (addr, families) in [("10.0.0.1", Families::One(Family::V4)), ("fd00::1", Families::One(Family::V6))]
-    {
+    for addr in ["10.0.0.1", "fd00::1"] {
         let before = SeenService { allocated_from: Some("gone".into()), ..seen() };
-        let desired = Desired::granted(&grant(&[addr], None), families, &pools(), &before);
+        let why = Outside::Gone(Some("gone".into()));
+        let lacking = Lacking::OutsidePool { addr: addr.parse().unwrap(), why };
+        let desired = Desired::granted(&grant(&[addr], Some(lacking)), &pools(), &before);
         assert_eq!((desired.reason, desired.allocated_from.as_deref()), ("OutsidePool", Some("gone")));
+        assert!(desired.message.contains("pool gone"), "{}", desired.message);
     }
 }
 

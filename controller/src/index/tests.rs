@@ -31,7 +31,7 @@ fn key(name: &str) -> ServiceKey {
 
 fn demand(families: Families, address: Option<&str>) -> Demand {
     let addresses = address.into_iter().map(|text| text.parse().unwrap()).collect();
-    Demand { families, request: Ok(Request { addresses, pool: None }) }
+    Demand { request: Ok(Request { addresses, pool: None }), ..Demand::plain(families) }
 }
 
 const V4: Families = Families::One(Family::V4);
