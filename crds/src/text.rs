@@ -69,7 +69,7 @@ pub struct IpText(pub String);
 pub struct PortRangeText(pub String);
 
 /// A time span as the user wrote it: hours, minutes and seconds such as `1h30m`, `5m`, `30s` or `0s`, 24 hours at
-/// most. Read by [`crate::convert::seconds`].
+/// most.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DurationText(pub String);

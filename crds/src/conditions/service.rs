@@ -27,8 +27,9 @@ pub const ALLOCATED: Condition = Condition {
         Reason {
             status: true,
             name: "OutsidePool",
-            meaning: "Its address is in no pool any more. It keeps it; nobody else gets it.",
-            action: "Add the address to a pool, or set the `onRemoval` of its pool to `Reassign`.",
+            meaning: "Its address is in no usable pool any more: the pool is gone, was made smaller or is not `Ready`, \
+                      or the address belongs to the cluster itself by now. It keeps it; nobody else gets it.",
+            action: "Add the address to a pool, correct the pool, or ask for another address.",
         },
         Reason {
             status: true,

@@ -5,7 +5,7 @@ const DAY: u32 = 24 * 60 * 60;
 
 /// Reads a time span in hours, minutes and seconds, each at most once and in this order: `1h30m`, `5m`, `30s`, `0s`.
 /// The answer is in seconds, 24 hours at most.
-pub fn seconds(text: &str) -> Result<u32, String> {
+pub(crate) fn seconds(text: &str) -> Result<u32, String> {
     let wrong =
         || format!("{text:?} is not a time span in hours, minutes and seconds such as 1h30m, 5m, 30s or 0s");
     let mut units: &[(char, u32)] = &[('h', 3600), ('m', 60), ('s', 1)];
@@ -26,26 +26,6 @@ pub fn seconds(text: &str) -> Result<u32, String> {
         rest = behind.strip_prefix(unit).unwrap_or_default();
     }
     u32::try_from(total).ok().filter(|total| *total <= DAY).ok_or_else(|| format!("{text} is more than 24h"))
-}
-
-/// Reads a port or a range of ports, both ends included: `31000`, `31000-31009`.
-pub fn ports(text: &str) -> Result<(u16, u16), String> {
-    let wrong =
-        || format!("{text:?} is neither a port such as 31000 nor a range of ports such as 31000-31009");
-    let number = |part: &str| {
-        let digits = !part.is_empty() && part.len() <= 5 && part.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| part.parse::<u32>().ok()).flatten().ok_or_else(wrong)
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (number(first)?, number(last)?);
-    let port = |number: u32| u16::try_from(number).ok().filter(|port| *port > 0);
-    let (Some(first), Some(last)) = (port(first), port(last)) else {
-        return Err(format!("{text} has a port outside 1-65535"));
-    };
-    if last < first {
-        return Err(format!("{text} is reversed: the range ends before it begins"));
-    }
-    Ok((first, last))
 }
 
 #[cfg(test)]
@@ -83,34 +63,6 @@ mod tests {
         ] {
             let error = seconds(text).unwrap_err();
             assert!(error.contains(text), "{error}");
-        }
-    }
-
-    #[test]
-    fn ports_are_read_and_what_is_wrong_is_said() {
-        for (text, wanted) in [
-            ("31000-31009", (31000, 31009)),
-            ("31000", (31000, 31000)),
-            ("1-65535", (1, 65535)),
-            ("080", (80, 80)),
-        ] {
-            assert_eq!(ports(text), Ok(wanted), "{text}");
-        }
-        for (text, wanted) in [
-            ("31009-31000", "reversed"),
-            ("0-100", "outside 1-65535"),
-            ("100-65536", "outside 1-65535"),
-            ("99999", "outside 1-65535"),
-            ("", "neither"),
-            ("-", "neither"),
-            ("1-2-3", "neither"),
-            ("31000 - 31009", "neither"),
-            ("+1", "neither"),
-            ("１-２", "neither"),
-            ("100000", "neither"),
-        ] {
-            let error = ports(text).unwrap_err();
-            assert!(error.contains(wanted), "{text}: {error}");
         }
     }
 }
