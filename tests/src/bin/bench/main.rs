@@ -5,6 +5,7 @@
 //! - `bench memory`: resident memory of controller and speaker with thousands of Services.
 //! - `bench allocation`: crowds of Services created at once: latency, rate, writes and CPU.
 //! - `bench takeover`: how long nobody allocates after the leader is gone.
+//! - `bench ledger`: the decision alone, by the size of the pool and the addresses in use.
 //! - `bench pool-size`: one allocation from pools of very different sizes.
 
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
@@ -12,6 +13,7 @@
 mod allocation;
 mod client;
 mod latency;
+mod ledger;
 mod memory;
 mod metallb;
 mod pool_size;
@@ -61,6 +63,8 @@ enum What {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// The decision alone, without a cluster.
+    Ledger,
     /// Allocation from pools of very different sizes.
     PoolSize {
         /// How many Services each pool serves, one after the other.
@@ -78,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         What::Memory { services: 10_000, endpoints: 10 },
         What::Allocation { services: CROWDS.to_vec() },
         What::Takeover { rounds: 5 },
+        What::Ledger,
         What::PoolSize { rounds: 200 },
     ];
     let chosen = Args::parse().what.map_or_else(|| all.to_vec(), |what| vec![what]);
@@ -93,6 +98,7 @@ fn main() -> anyhow::Result<()> {
                 in_lab(1, KubeProxy::None, |lab| allocation::run(lab, &services))?;
             }
             What::Takeover { rounds } => in_lab(3, KubeProxy::Nftables, |lab| takeover::run(lab, rounds))?,
+            What::Ledger => ledger::run()?,
             What::PoolSize { rounds } => in_lab(1, KubeProxy::None, |lab| pool_size::run(lab, rounds))?,
         }
     }
