@@ -14,6 +14,8 @@ use landfall_lab::{Lab, checkout, wait};
 use serde_json::json;
 
 use crate::client::with_api;
+use crate::latency::uninstall;
+use crate::metallb;
 use crate::process::Process;
 use crate::stats::Samples;
 
@@ -32,7 +34,7 @@ pub(crate) fn run(lab: &Lab, sizes: &[usize]) -> anyhow::Result<()> {
     )?;
     let recorder = Recorder::start(lab)?;
     // Warms connections and caches up on both sides.
-    crowd(lab, &recorder, "warm", 50)?;
+    crowd(lab, &recorder, "warm", 50, true)?;
     println!("\n{CREATORS} creators; milliseconds");
     println!(
         "{:>8} {:>9} | {:>8} {:>8} | {:>8} {:>8} {:>8} | {:>8} {:>8} | writes of a Service, CPU",
@@ -40,11 +42,29 @@ pub(crate) fn run(lab: &Lab, sizes: &[usize]) -> anyhow::Result<()> {
     );
     for size in sizes {
         let name = format!("bench-{size}");
-        let figures = crowd(lab, &recorder, &name, *size)?;
+        let figures = crowd(lab, &recorder, &name, *size, true)?;
         figures.print(*size);
     }
     println!("* from the answer to the create instead of its sending");
     anyhow::ensure!(recorder.seen().wrong.is_empty(), "{:#?}", recorder.seen().wrong);
+    Ok(())
+}
+
+/// The same crowd for Landfall and for its peer, one after the other in the same cluster.
+pub(crate) fn compare(lab: &Lab, size: usize) -> anyhow::Result<()> {
+    install(lab)?;
+    lab.apply(
+        r#"{"apiVersion": "landfall.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "bench"},
+            "spec": {"addresses": ["198.18.0.0/15"]}}"#,
+    )?;
+    let recorder = Recorder::start(lab)?;
+    crowd(lab, &recorder, "warm", 50, true)?;
+    println!("\nLandfall, then MetalLB, with kube-proxy, {size} Services; columns as above");
+    crowd(lab, &recorder, "bench-landfall", size, true)?.print(size);
+    uninstall(lab)?;
+    metallb::install(lab, "198.18.0.0/15")?;
+    crowd(lab, &recorder, "warm-peer", 10, false)?;
+    crowd(lab, &recorder, "bench-metallb", size, false)?.print(size);
     Ok(())
 }
 
@@ -97,16 +117,25 @@ impl Figures {
     }
 }
 
-fn crowd(lab: &Lab, recorder: &Recorder, namespace: &str, size: usize) -> anyhow::Result<Figures> {
+/// `ours` is whether Landfall's controller is the one that is measured.
+fn crowd(
+    lab: &Lab,
+    recorder: &Recorder,
+    namespace: &str,
+    size: usize,
+    ours: bool,
+) -> anyhow::Result<Figures> {
     lab.kubectl(&["create", "namespace", namespace])?;
-    let mut processes = vec![("controller", Process::in_pod(lab, "landfall-controller")?)];
+    let program = if ours { "landfall-controller" } else { "controller" };
+    let mut processes = vec![("controller", Process::in_pod(lab, program)?)];
     for part in ["kube-apiserver", "etcd"] {
         processes.push((part, Process::part(lab, part)?));
     }
     let cpu = || -> anyhow::Result<BTreeMap<&str, Duration>> {
         processes.iter().map(|(name, process)| Ok((*name, process.cpu(lab)?))).collect()
     };
-    let (before, cpu_before) = (leader_metrics(lab), cpu()?);
+    let counted = || if ours { leader_metrics(lab) } else { String::new() };
+    let (before, cpu_before) = (counted(), cpu()?);
     let begin = Instant::now();
     let created = with_api(lab, async |client| create(client, namespace, size).await)?;
     let last = wait::until_seen(WITHIN, "every Service to have an address", || {
@@ -137,14 +166,16 @@ fn crowd(lab: &Lab, recorder: &Recorder, namespace: &str, size: usize) -> anyhow
     }
     // Conditions that are folded in later are writes as well.
     std::thread::sleep(Duration::from_secs(3));
-    let after = leader_metrics(lab);
+    let after = counted();
     for object in ["service_metadata", "service_status", "event"] {
         let label = format!("object=\"{object}\"");
         let count = |text: &str| metric(text, "landfall_controller_writes_total", &[&label]);
-        figures.writes.insert(object, count(&after) - count(&before));
+        if ours {
+            figures.writes.insert(object, count(&after) - count(&before));
+        }
     }
     let path = format!("/api/v1/namespaces/{namespace}/services");
-    lab.api("DELETE", &path, None)?;
+    lab.api("DELETE", &path, false)?;
     wait::until_seen(WITHIN, "every Service to go", || {
         let left = recorder.seen().of_namespace(namespace);
         if left == 0 { Ok(()) } else { Err(left) }

@@ -40,6 +40,19 @@ pub(crate) fn run(lab: &Lab, rounds: usize, peer: bool) -> anyhow::Result<()> {
     if !peer {
         return Ok(());
     }
+    uninstall(lab)?;
+    metallb::install(lab, "192.0.2.150-192.0.2.199")?;
+    let theirs = measure(lab, rounds)?;
+    print_figures("MetalLB + kube-proxy", &theirs);
+    println!(
+        "ratio, created -> first answer, p50: {:.1}",
+        theirs.answered.percentile(50) / ours.answered.percentile(50)
+    );
+    Ok(())
+}
+
+/// Takes Landfall away with everything it leaves on purpose.
+pub(crate) fn uninstall(lab: &Lab) -> anyhow::Result<()> {
     lab.kubectl(&["delete", "addresspool", "bench"])?;
     let mut helm = lab.helm_command();
     let done = helm.args(["uninstall", "landfall", "--namespace", "landfall-system", "--wait"]).output()?;
@@ -52,13 +65,6 @@ pub(crate) fn run(lab: &Lab, rounds: usize, peer: bool) -> anyhow::Result<()> {
             host.run(&["nft", "delete", "table", "inet", "landfall"])
         })?;
     }
-    metallb::install(lab, "192.0.2.150-192.0.2.199")?;
-    let theirs = measure(lab, rounds)?;
-    print_figures("MetalLB + kube-proxy", &theirs);
-    println!(
-        "ratio, created -> first answer, p50: {:.1}",
-        theirs.answered.percentile(50) / ours.answered.percentile(50)
-    );
     Ok(())
 }
 

@@ -56,6 +56,9 @@ enum What {
         /// How many Services each crowd has.
         #[arg(long, value_delimiter = ',', default_values_t = CROWDS)]
         services: Vec<usize>,
+        /// How many Services the crowd has that the peer gets too; 0 leaves the peer out.
+        #[arg(long, default_value_t = 1_000)]
+        peer: usize,
     },
     /// From the leader's end to the next allocation.
     Takeover {
@@ -80,7 +83,7 @@ fn main() -> anyhow::Result<()> {
     let all = [
         What::Latency { rounds: 20, no_peer: false },
         What::Memory { services: 10_000, endpoints: 10 },
-        What::Allocation { services: CROWDS.to_vec() },
+        What::Allocation { services: CROWDS.to_vec(), peer: 1_000 },
         What::Takeover { rounds: 5 },
         What::Ledger,
         What::PoolSize { rounds: 200 },
@@ -94,8 +97,11 @@ fn main() -> anyhow::Result<()> {
             What::Memory { services, endpoints } => {
                 in_lab(1, KubeProxy::None, |lab| memory::run(lab, services, endpoints))?;
             }
-            What::Allocation { services } => {
+            What::Allocation { services, peer } => {
                 in_lab(1, KubeProxy::None, |lab| allocation::run(lab, &services))?;
+                if peer > 0 {
+                    in_lab(1, KubeProxy::Nftables, |lab| allocation::compare(lab, peer))?;
+                }
             }
             What::Takeover { rounds } => in_lab(3, KubeProxy::Nftables, |lab| takeover::run(lab, rounds))?,
             What::Ledger => ledger::run()?,
