@@ -175,7 +175,7 @@ fn crowd(
         }
     }
     let path = format!("/api/v1/namespaces/{namespace}/services");
-    lab.api("DELETE", &path, false)?;
+    lab.api("DELETE", &path, None)?;
     wait::until_seen(WITHIN, "every Service to go", || {
         let left = recorder.seen().of_namespace(namespace);
         if left == 0 { Ok(()) } else { Err(left) }
