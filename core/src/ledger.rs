@@ -203,6 +203,8 @@ impl Ledger {
         if self.holders(addr).is_empty() {
             self.rest_after(pools, addr, key, now);
             self.fill_reservations(pools);
+        } else {
+            self.settle_conflicts(addr);
         }
         true
     }

@@ -15,13 +15,13 @@ use crate::service::Protocol;
 mod choice;
 mod dual;
 // mod model;
-// mod quarantine;
-// mod quota;
+mod quarantine;
+mod quota;
 mod refusals;
-// mod removal;
+mod removal;
 mod requests;
-// mod reservations;
-// mod sharing;
+mod reservations;
+mod sharing;
 
 /// `ns/name`, or a name in namespace `test`.
 fn key(name: &str) -> ServiceKey {

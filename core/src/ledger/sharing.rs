@@ -174,6 +174,17 @@ impl Ledger {
         !same
     }
 
+    /// Somebody left the address: those who clashed with nobody but him are in order now.
+    pub(super) fn settle_conflicts(&mut self, addr: IpAddr) {
+        let contested = |key: &&ServiceKey| self.accounts.get(*key).is_some_and(|account| account.contested);
+        let contested: Vec<ServiceKey> = self.holders(addr).iter().filter(contested).cloned().collect();
+        for key in contested {
+            if let Some(terms) = self.accounts.get(&key).map(|account| account.terms.clone()) {
+                self.set_terms(&key, &terms);
+            }
+        }
+    }
+
     pub(super) fn join_group(&mut self, key: &ServiceKey, addr: IpAddr) {
         if let Some(sharing) = self.accounts.get(key).and_then(|account| account.terms.sharing.as_ref()) {
             self.groups.insert((sharing.key.clone(), key.namespace.clone(), addr));

@@ -52,3 +52,61 @@ fn a_senseless_request_takes_nothing_away() {
         assert_eq!(after.lacking, [Lacking::Requested(Denied::InvalidRequest(error.clone()))]);
     }
 }
+
+#[test]
+fn the_very_address_asked_for_is_given() {
+    // A17, A18
+    let mut world = World::new([pool("a", 1, &["192.0.2.0/24", "2001:db8::/64"])]);
+    for (families, addresses) in
+        [(V4, &["192.0.2.77"][..]), (V6, &["2001:db8::77"]), (REQUIRE, &["192.0.2.78", "2001:db8::78"])]
+    {
+        let name = format!("s{families:?}");
+        assert_eq!(world.serve(&name, &asking(families, addresses, None)), granted(addresses));
+        assert_eq!(world.serve(&name, &plain(families)), granted(addresses), "it stays without the request");
+    }
+}
+
+#[test]
+fn a_pool_is_served_from_when_it_is_named_whether_it_assigns_by_itself_or_not() {
+    // A16, A25
+    for auto_assign in [true, false] {
+        let named = Pool { auto_assign, ..pool("z", 1, &["192.0.2.0/24", "2001:db8::/64"]) };
+        let world = World::new([pool("a", 2, &["198.51.100.0/24", "2001:db8:1::/64"]), named]);
+        for (families, first) in [(V4, "192.0.2.0"), (V6, "2001:db8::")] {
+            assert_eq!(world.decide("s", &asking(families, &[], Some("z"))), granted(&[first]));
+            let unknown = Denied::UnknownPool { pool: "y".into() };
+            assert_eq!(world.decide("s", &asking(families, &[], Some("y"))), Err(unknown));
+        }
+    }
+}
+
+#[test]
+fn an_address_in_a_status_may_be_kept_where_it_could_have_been_asked_for() {
+    // A76: fence, reservation, quota and quarantine are those of a request.
+    for (families, range, free, reserved, foreign) in [
+        (V4, "192.0.2.0/24", "192.0.2.7", "192.0.2.8", "203.0.113.9"),
+        (V6, "2001:db8::/64", "2001:db8::7", "2001:db8::8", "fd00::9"),
+    ] {
+        let audience = Audience { namespaces: ["test".into()].into(), ..Audience::default() };
+        let a = Pool { audience, quota: Some(2), quarantine_s: 30, ..pool("a", 1, &[range]) };
+        let mut world = World::new([a]);
+        world.reserve([reservation("r", 1, reserved, "test/cart")]);
+        let demand = plain(families);
+        let first = world.given("holder", &demand)[0];
+        world.serve("brief", &demand).unwrap();
+        let rests = world.ledger.held(&key("brief"))[0];
+        world.delete("brief");
+        let refused = |name: &str, addr: &str| world.may_have(name, &demand, addr).unwrap_err().reason();
+        assert_eq!(world.may_have("s", &demand, free), Ok(()));
+        assert_eq!(world.may_have("cart", &demand, reserved), Ok(()));
+        assert_eq!(refused("s", reserved), "AddressReserved");
+        assert_eq!(refused("other/s", free), "PoolNotAllowed");
+        assert_eq!(refused("s", foreign), "AddressOutsidePools");
+        assert_eq!(refused("s", &first.to_string()), "AddressInUse");
+        assert_eq!(refused("s", &rests.to_string()), "AddressQuarantined");
+        let other_family = if families == V4 { "2001:db8::7" } else { "192.0.2.7" };
+        assert_eq!(refused("s", other_family), "AddressOutsidePools");
+        world.given("second", &demand);
+        assert_eq!(world.may_have("s", &demand, free).unwrap_err().reason(), "QuotaExceeded");
+    }
+}
