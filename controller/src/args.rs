@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use landfall_core::node_port::PortRange;
 use landfall_crds::class::ServiceClass;
 use landfall_runtime::telemetry::LogArgs;
 
@@ -18,6 +19,18 @@ pub struct Args {
     /// Which Services are ours.
     #[command(flatten)]
     pub class: ServiceClass,
+    /// Whether a Service with an address carries the finalizer service.kubernetes.io/load-balancer-cleanup
+    #[arg(
+        long,
+        env = "LANDFALL_FINALIZER",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    pub finalizer: bool,
+    /// `NodePorts` for Services that ask for them by annotation and whose pool has no range of its own
+    #[arg(long, env = "LANDFALL_NODE_PORT_RANGE", default_value = "30000-32767", value_name = "FIRST-LAST")]
+    pub node_port_range: PortRange,
     /// Namespace of the leader's Lease
     #[arg(long, env = "POD_NAMESPACE", default_value = "landfall-system", value_name = "NAME")]
     pub namespace: String,
@@ -42,10 +55,14 @@ mod tests {
             "--log-format=json",
             "--load-balancer-class=example.com/lb",
             "--default-class=false",
+            "--finalizer=false",
+            "--node-port-range=31000-31999",
             "--pod-name=a",
         ])
         .unwrap();
         assert_eq!((args.class.name.as_str(), args.class.is_default), ("example.com/lb", false));
         assert_eq!(args.namespace, "landfall-system");
+        assert!(!args.finalizer);
+        assert_eq!((args.node_port_range.first(), args.node_port_range.last()), (31000, 31999));
     }
 }
