@@ -407,7 +407,7 @@ impl Index {
             namespace_labels: &none,
             current: &entry.granted,
             home: &home,
-            on_removal: None,
+            on_removal: &[],
         };
         let desired = match allocate(&self.ledger, &self.pools, who, &demand) {
             Ok(grant) => {

@@ -11,11 +11,14 @@ use crate::selector::Labels;
 
 mod denied;
 mod grant;
+mod origin;
+mod room;
 mod search;
 mod stay;
 
 pub use denied::Denied;
 pub use grant::{Grant, Lacking, Outside};
+pub use origin::Origin;
 use search::Search;
 
 /// Who asks.
@@ -27,14 +30,14 @@ pub struct Claimant<'a> {
     pub labels: &'a Labels,
     /// The labels of its namespace.
     pub namespace_labels: &'a Labels,
-    /// The addresses it has now. They are never taken from it, unless it asks for others and gets them, or their
+    /// The addresses it has now, in the order in which they stand on it. They are never taken from it, unless it asks for others and gets them, or their
     /// pool is gone and wanted them back.
     pub current: &'a [IpAddr],
-    /// The pools of those addresses as recorded on the Service, in the order of the addresses; one alone stands for
-    /// all.
+    /// The pools of those addresses as recorded on the Service ([`Origin::pools`]), in the order of the addresses; the
+    /// last one stands for those that follow.
     pub home: &'a [PoolName],
-    /// What was to become of them when their pool goes, as recorded on the Service.
-    pub on_removal: Option<OnRemoval>,
+    /// What is to become of them when their pool goes, recorded likewise ([`Origin::on_removal`]).
+    pub on_removal: &'a [OnRemoval],
 }
 
 /// What would have to change for a Service that waits to get another answer.
@@ -73,22 +76,22 @@ pub fn allocate(ledger: &Ledger, pools: &Pools, who: Claimant<'_>, demand: &Dema
             return Ok(Grant { addresses: kept, lacking: vec![Lacking::Requested(denied)] });
         }
     };
-    let mut search = Search::new(ledger, pools, who, demand, request);
-    let mut addresses = Vec::with_capacity(wanted.len());
-    let mut lacking = Vec::new();
-    let mut refused = None;
-    let mut kept = false;
-    for family in wanted {
-        let chosen = search.choose(*family);
-        kept |= chosen.addr.is_some() && chosen.addr == who.address(*family);
-        addresses.extend(chosen.addr);
-        lacking.extend(chosen.lacking);
-        refused = refused.or(chosen.denied);
+    let search = |leaving| Search::new(ledger, pools, who, demand, request).all(leaving);
+    let mut found = search(Vec::new());
+    // What it gives up in one family may make room for the other, within the limit of a pool.
+    let leaving: Vec<IpAddr> =
+        who.current.iter().copied().filter(|addr| !found.addresses.contains(addr)).collect();
+    if !leaving.is_empty() && (found.refused.is_some() || !found.lacking.is_empty()) {
+        let again = search(leaving.clone());
+        if leaving.iter().all(|addr| !again.addresses.contains(addr)) {
+            found = again;
+        }
     }
+    let search::Found { addresses, mut lacking, refused, had } = found;
     let Some(denied) = refused else { return Ok(Grant::new(addresses, lacking)) };
     // All or nothing is about a Service that has nothing yet: what one has is never taken away.
     let all_or_nothing = matches!(demand.families, Families::Require(_)) || request.addresses.len() > 1;
-    if addresses.is_empty() || (all_or_nothing && !kept) {
+    if addresses.is_empty() || (all_or_nothing && !had) {
         return Err(denied);
     }
     lacking.push(Lacking::SecondFamily(denied));
@@ -114,12 +117,6 @@ pub fn may_have(
 impl Claimant<'_> {
     fn address(&self, family: Family) -> Option<IpAddr> {
         self.current.iter().copied().find(|addr| Family::of(*addr) == family)
-    }
-
-    /// The pool that is recorded for an address it has.
-    fn home_of(&self, addr: IpAddr) -> Option<&PoolName> {
-        let at = self.current.iter().position(|other| *other == addr)?;
-        self.home.get(at).or(self.home.last())
     }
 }
 

@@ -7,6 +7,11 @@ use crate::addr::Family;
 use crate::name::PoolName;
 use crate::service::Protocol;
 
+mod error;
+
+use error::LONGEST_KEY;
+pub use error::RequestError;
+
 /// Which families a Service wants, in the order of its `spec.ipFamilies`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {
@@ -102,69 +107,6 @@ impl Demand {
         }
     }
 }
-
-/// Why what a Service asks for makes no sense. The text names the field or annotation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// Not an IP address.
-    #[error("{field}: {text:?} is not an IP address")]
-    NotAnAddress {
-        /// The field or annotation.
-        field: &'static str,
-        /// The text as given, cut off when long.
-        text: String,
-    },
-    /// Two addresses of one family.
-    #[error("{field} asks for more than one {family} address")]
-    TwoOfOneFamily {
-        /// The field or annotation.
-        field: &'static str,
-        /// The family.
-        family: Family,
-    },
-    /// An address of a family that the Service does not have.
-    #[error("{field} asks for {addr}, but spec.ipFamilies of the Service has no {family}", family = Family::of(*addr))]
-    ForeignFamily {
-        /// The field or annotation.
-        field: &'static str,
-        /// The address.
-        addr: IpAddr,
-    },
-    /// The address is asked for in two places.
-    #[error("spec.loadBalancerIP and {annotation} are both set: remove one of them")]
-    AskedTwice {
-        /// The annotation.
-        annotation: &'static str,
-    },
-    /// `RequireDualStack` with one cluster IP.
-    #[error("spec.ipFamilyPolicy is RequireDualStack, but the Service has a cluster IP of one family only")]
-    NotDualStack,
-    /// Not a name that a pool can have.
-    #[error("{annotation}: {text:?} is not the name of an AddressPool")]
-    NotAName {
-        /// The annotation.
-        annotation: &'static str,
-        /// The text as given, cut off when long.
-        text: String,
-    },
-    /// A sharing key that is too long.
-    #[error("{annotation} is longer than {LONGEST_KEY} characters: choose a shorter key")]
-    KeyTooLong {
-        /// The annotation.
-        annotation: &'static str,
-    },
-    /// Neither `true` nor `false`.
-    #[error("{annotation}: {text:?} is neither true nor false")]
-    NotAFlag {
-        /// The annotation.
-        annotation: &'static str,
-        /// The text as given, cut off when long.
-        text: String,
-    },
-}
-
-/// Longest sharing key, in characters.
-pub const LONGEST_KEY: usize = 253;
 
 /// An annotation: its name and its value.
 pub type Annotation<'a> = (&'static str, &'a str);

@@ -269,7 +269,9 @@ mod tests {
             hint in 65_250_u16..=65_535,
         ) {
             let mut used = PortSet::default();
-            ports.iter().for_each(|port| used.add(*port));
+            for port in &ports {
+                used.add(*port);
+            }
             let range = PortRange::new(first, first.saturating_add(length)).unwrap();
             let start = if range.contains(hint) { hint } else { first };
             let order = (start..=range.last()).chain(first..start);

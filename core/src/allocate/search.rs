@@ -14,9 +14,11 @@ use crate::pool::{Pools, UsablePool};
 pub(super) struct Chosen {
     pub(super) addr: Option<IpAddr>,
     /// What is wrong with it.
-    pub(super) lacking: Option<Lacking>,
+    pub(super) lacking: Vec<Lacking>,
     /// Why there is none.
     pub(super) denied: Option<Denied>,
+    /// Whether the Service had one that nobody wanted back.
+    pub(super) had: bool,
 }
 
 impl Chosen {
@@ -41,9 +43,21 @@ pub(super) struct Search<'a> {
     pub(super) who: Claimant<'a>,
     pub(super) request: &'a Request,
     pub(super) terms: Terms,
-    wanted: &'static [Family],
+    pub(super) wanted: &'static [Family],
     /// What has been chosen in the families before.
     pub(super) given: Vec<IpAddr>,
+    /// What the Service has and is known to give up.
+    pub(super) leaving: Vec<IpAddr>,
+}
+
+/// What was found in all families.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) lacking: Vec<Lacking>,
+    pub(super) refused: Option<Denied>,
+    /// Whether the Service had one of them, or one in its place, that nobody wanted back.
+    pub(super) had: bool,
 }
 
 /// Why a pool that could serve gives no address.
@@ -61,7 +75,26 @@ impl<'a> Search<'a> {
         request: &'a Request,
     ) -> Self {
         let wanted = demand.families.list();
-        Self { ledger, pools, who, request, terms: demand.into(), wanted, given: Vec::new() }
+        let unwanted = who.current.iter().copied().filter(|addr| !wanted.contains(&Family::of(*addr)));
+        let leaving = unwanted.collect();
+        Self { ledger, pools, who, request, terms: demand.into(), wanted, given: Vec::new(), leaving }
+    }
+
+    /// Decides about every family; `leaving` is what the Service has and gives up, as far as that is known.
+    pub(super) fn all(mut self, leaving: Vec<IpAddr>) -> Found {
+        self.leaving.extend(leaving);
+        let mut found = Found::default();
+        for family in self.wanted {
+            let chosen = self.choose(*family);
+            let current = self.who.address(*family).filter(|current| chosen.addr != Some(*current));
+            self.leaving.extend(current);
+            self.given.extend(chosen.addr);
+            found.had |= chosen.addr.is_some() && chosen.had;
+            found.addresses.extend(chosen.addr);
+            found.lacking.extend(chosen.lacking);
+            found.refused = found.refused.or(chosen.denied);
+        }
+        found
     }
 
     /// This very address, if the Service may have it.
@@ -129,7 +162,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn serves_us(&self, usable: &UsablePool) -> bool {
+    pub(super) fn serves_us(&self, usable: &UsablePool) -> bool {
         let Claimant { key, labels, namespace_labels, .. } = self.who;
         usable.pool.audience.includes(&key.namespace, namespace_labels, labels)
     }
@@ -273,74 +306,5 @@ impl<'a> Search<'a> {
             Shut::Quota { .. } => None,
         };
         Denied::PoolsFull { family, pools: tried.into_iter().filter_map(full).collect() }
-    }
-
-    fn quota(
-        &self,
-        family: Family,
-        pool: &PoolName,
-        (held, limit): (u32, u32),
-        others: Vec<PoolName>,
-    ) -> Denied {
-        let namespace = self.who.key.namespace.clone();
-        Denied::QuotaExceeded { family, pool: pool.clone(), namespace, held, limit, others }
-    }
-
-    /// How many addresses of the pool the namespace holds and how many it may, if this one would be too many. One
-    /// that is reserved for the Service is never: whoever reserves an address has counted it.
-    fn over_quota(&self, usable: &UsablePool, addr: IpAddr) -> Option<(u32, u32)> {
-        let limit = usable.pool.quota?;
-        let key = self.who.key;
-        let costs = |addr: &IpAddr| {
-            self.ledger.first_of_namespace(key, *addr) && !self.ledger.holders(*addr).contains(key)
-        };
-        let reserved = self.ledger.reservation_of(addr);
-        if !costs(&addr) || reserved.is_some_and(|held| held.whom.includes(key, self.who.labels)) {
-            return None;
-        }
-        let here = |addr: &IpAddr| self.pools.of(*addr).is_some_and(|of| of.pool.name == usable.pool.name);
-        let held = self.ledger.held_by_namespace(&usable.pool.name, &key.namespace);
-        let new = self.given.iter().filter(|addr| here(addr) && costs(addr)).count();
-        // What it has in this family is given back for it.
-        let back = self.who.address(Family::of(addr)).filter(|current| {
-            here(current)
-                && self.ledger.holders(*current).contains(key)
-                && self.ledger.first_of_namespace(key, *current)
-        });
-        let then = u64::from(held) + new as u64 + 1 - u64::from(back.is_some());
-        (then > u64::from(limit)).then_some((held.saturating_add(u32::try_from(new).unwrap_or(0)), limit))
-    }
-
-    /// The pool of an address that the Service has, asks for or has just been given, so that both families come from
-    /// one pool.
-    fn partner(&self) -> Option<&'a UsablePool> {
-        if self.wanted.len() < 2 {
-            return None;
-        }
-        let fixed = |family: &Family| self.request.address(*family).or(self.who.address(*family));
-        let mut fixed = self.given.iter().copied().chain(self.wanted.iter().filter_map(fixed));
-        let usable = fixed.find_map(|addr| self.pools.of(addr))?;
-        let may = usable.pool.auto_assign || self.request.pool.as_ref() == Some(&usable.pool.name);
-        (may && self.serves_us(usable)).then_some(usable)
-    }
-
-    /// The first pool that can serve every family.
-    fn common_pool(&self) -> Option<&'a UsablePool> {
-        if self.wanted.len() < 2 || !self.given.is_empty() {
-            return None;
-        }
-        let open = self.pools.in_order().filter(|usable| usable.pool.auto_assign && self.serves_us(usable));
-        let room = |usable: &UsablePool| {
-            let held = self.ledger.held_by_namespace(&usable.pool.name, &self.who.key.namespace);
-            usable
-                .pool
-                .quota
-                .is_none_or(|limit| u64::from(held) + self.wanted.len() as u64 <= u64::from(limit))
-        };
-        let free = |usable: &UsablePool, family: Family| {
-            self.ledger.lowest_free(&usable.pool.name, family).is_some()
-        };
-        let mut open = open.filter(|usable| room(usable));
-        open.find(|usable| self.wanted.iter().all(|family| free(usable, *family)))
     }
 }

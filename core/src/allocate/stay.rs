@@ -10,51 +10,46 @@ use crate::pool::OnRemoval;
 
 impl Search<'_> {
     /// The address of that family: the one asked for, the one it has, or another one.
-    pub(super) fn choose(&mut self, family: Family) -> Chosen {
-        let chosen = match self.who.address(family) {
+    pub(super) fn choose(&self, family: Family) -> Chosen {
+        match self.who.address(family) {
             Some(current) => self.stay_or_move(family, current),
             None => match self.request.address(family) {
                 Some(addr) => self.requested(addr).into(),
                 None => self.any(family).into(),
             },
-        };
-        self.given.extend(chosen.addr);
-        chosen
+        }
     }
 
     fn stay_or_move(&self, family: Family, current: IpAddr) -> Chosen {
-        let outside = self.outside(current);
-        if let Some(addr) = self.request.address(family).filter(|addr| *addr != current) {
-            return self.moves(self.requested(addr), current, outside);
-        }
-        if self.asks_for_another_pool(current) {
-            return self.moves(self.any(family), current, outside);
-        }
-        match outside {
-            Some((_, OnRemoval::Reassign)) if self.request.address(family).is_some() => {
-                self.requested(current).into()
+        let (outside, had) = match self.outside(current) {
+            Some((_, OnRemoval::Reassign)) => (None, false),
+            Some((why, OnRemoval::Keep)) => (Some(Lacking::OutsidePool { addr: current, why }), true),
+            None => (None, true),
+        };
+        let asked = self.request.address(family);
+        let content = asked.is_none_or(|addr| addr == current) && !self.asks_for_another_pool(current);
+        let found = (!had || !content).then(|| match asked {
+            Some(addr) => self.requested(addr),
+            None => self.any(family),
+        });
+        let mut lacking: Vec<Lacking> = outside.into_iter().collect();
+        match found {
+            Some(Ok(addr)) => return Chosen { had, ..Chosen::addr(addr) },
+            Some(Err(denied)) if !had => return Chosen::denied(denied),
+            Some(Err(denied)) => {
+                lacking.push(Lacking::Requested(denied));
+                lacking.extend(self.conflict(current, None));
             }
-            Some((_, OnRemoval::Reassign)) => self.any(family).into(),
-            Some((why, OnRemoval::Keep)) => {
-                let lacking = Lacking::OutsidePool { addr: current, why };
-                Chosen { lacking: Some(lacking), ..self.beside_others(family, current) }
+            None => {
+                // It stays, unless it changed its key: then it leaves those it does not share with any more.
+                let elsewhere = self.key_changed(current) && asked.is_none();
+                match elsewhere.then(|| self.any(family)) {
+                    Some(Ok(addr)) => return Chosen { had, ..Chosen::addr(addr) },
+                    denied => lacking.extend(self.conflict(current, denied.and_then(Result::err))),
+                }
             }
-            None => self.beside_others(family, current),
         }
-    }
-
-    /// It asks for something else than it has. What it has stays if that cannot be had.
-    fn moves(
-        &self,
-        to: Result<IpAddr, Denied>,
-        from: IpAddr,
-        outside: Option<(Outside, OnRemoval)>,
-    ) -> Chosen {
-        match (to, outside) {
-            (Ok(addr), _) => Chosen::addr(addr),
-            (Err(denied), Some((_, OnRemoval::Reassign))) => Chosen::denied(denied),
-            (Err(denied), _) => Chosen { lacking: Some(Lacking::Requested(denied)), ..Chosen::addr(from) },
-        }
+        Chosen { lacking, had, ..Chosen::addr(current) }
     }
 
     fn asks_for_another_pool(&self, current: IpAddr) -> bool {
@@ -63,22 +58,15 @@ impl Search<'_> {
         home.is_some_and(|home| home != wanted)
     }
 
-    /// It stays, unless it changed its key: then it leaves those it does not share with any more, if it can.
-    fn beside_others(&self, family: Family, current: IpAddr) -> Chosen {
-        let Some(clash) = self.ledger.conflict(self.who.key, &self.terms, current) else {
-            return Chosen::addr(current);
-        };
-        let key_changed = matches!(clash, Clash::InUse { .. } | Clash::Key { .. });
-        let clash = Denied::clash(current, clash);
-        let elsewhere = if key_changed && self.request.address(family).is_none() {
-            match self.any(family) {
-                Ok(addr) => return Chosen::addr(addr),
-                Err(denied) => Some(denied),
-            }
-        } else {
-            None
-        };
-        Chosen { lacking: Some(Lacking::SharingConflict { clash, elsewhere }), ..Chosen::addr(current) }
+    fn key_changed(&self, current: IpAddr) -> bool {
+        let clash = self.ledger.conflict(self.who.key, &self.terms, current);
+        matches!(clash, Some(Clash::InUse { .. } | Clash::Key { .. }))
+    }
+
+    /// What is wrong between it and the others on its address; `elsewhere` says why it gets no other one.
+    fn conflict(&self, current: IpAddr, elsewhere: Option<Denied>) -> Option<Lacking> {
+        let clash = self.ledger.conflict(self.who.key, &self.terms, current)?;
+        Some(Lacking::SharingConflict { clash: Denied::clash(current, clash), elsewhere })
     }
 
     /// How the address came to be in no usable pool, if it is in none, and what is to become of it.
@@ -89,7 +77,7 @@ impl Search<'_> {
         if let Some(by) = self.pools.taken_by(addr) {
             return Some((Outside::Taken { by: by.into() }, OnRemoval::Keep));
         }
-        let recorded = self.who.on_removal.unwrap_or_default();
+        let recorded = self.who.recorded(addr);
         let Some(home) = self.who.home_of(addr) else { return Some((Outside::Gone(None), recorded)) };
         if let Some(why) = self.pools.broken(home) {
             // It has not been removed: nobody can say what it holds.

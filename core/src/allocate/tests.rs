@@ -14,7 +14,7 @@ use crate::service::Protocol;
 
 mod choice;
 mod dual;
-// mod model;
+mod model;
 mod quarantine;
 mod quota;
 mod refusals;
@@ -69,8 +69,9 @@ const REQUIRE: Families = Families::Require(Family::V4);
 #[derive(Clone, Debug, Default)]
 struct Record {
     labels: Labels,
-    home: Vec<PoolName>,
-    on_removal: Option<OnRemoval>,
+    /// In the order in which they stand on it.
+    addresses: Vec<IpAddr>,
+    origin: Origin,
 }
 
 /// A cluster under test.
@@ -115,9 +116,9 @@ impl World {
             key: &key,
             labels: &record.labels,
             namespace_labels: self.namespaces.get(&key.namespace).unwrap_or(&none),
-            current: self.ledger.held(&key),
-            home: &record.home,
-            on_removal: record.on_removal,
+            current: &record.addresses,
+            home: &record.origin.pools,
+            on_removal: &record.origin.on_removal,
         })
     }
 
@@ -142,14 +143,10 @@ impl World {
         for addr in given {
             self.ledger.take(&self.pools, &key, *addr, &Terms::from(demand)).unwrap();
         }
-        let homes: Vec<_> = given.iter().map(|addr| self.pools.of(*addr)).collect();
+        let origin = decided.as_ref().map(|grant| self.with(name, |who| grant.origin(&self.pools, who)));
         let record = self.records.entry(key).or_default();
-        if given.is_empty() {
-            *record = Record { labels: record.labels.clone(), ..Record::default() };
-        } else if let Some(homes) = homes.into_iter().collect::<Option<Vec<_>>>() {
-            record.home = homes.iter().map(|usable| usable.pool.name.clone()).collect();
-            record.on_removal = homes.first().map(|usable| usable.pool.on_removal);
-        }
+        record.addresses = given.to_vec();
+        record.origin = origin.unwrap_or_default();
         decided
     }
 

@@ -11,6 +11,9 @@ use crate::reservation::{Held, Reservation};
 use crate::selector::Labels;
 use crate::steps::Counted;
 
+/// The namespace and the name that a reservation gives.
+type Beneficiary = (Option<Namespace>, Option<Box<str>>);
+
 /// The reservations, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reserved {
@@ -19,7 +22,7 @@ pub(super) struct Reserved {
     got: Vec<Option<IpAddr>>,
     by_addr: BTreeMap<Counted<IpAddr>, usize>,
     by_name: BTreeMap<Box<str>, usize>,
-    by_whom: BTreeMap<(Option<Namespace>, Option<Box<str>>), Vec<usize>>,
+    by_whom: BTreeMap<Beneficiary, Vec<usize>>,
     /// Reservations of any address of a pool that have none.
     unmet: BTreeSet<usize>,
 }

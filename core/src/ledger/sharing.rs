@@ -107,7 +107,7 @@ impl Ledger {
     /// Why the Service cannot join those who hold the address, if it cannot. One that holds it already can.
     #[must_use]
     pub fn clash(&self, scope: SharingScope, key: &ServiceKey, terms: &Terms, addr: IpAddr) -> Option<Clash> {
-        let others = self.holders(addr).iter().filter(|other| *other != key);
+        let mut others = self.holders(addr).iter().filter(|other| *other != key);
         let clash = |holder: &ServiceKey| {
             let account = self.accounts.get(holder)?;
             let elsewhere = scope == SharingScope::Namespace && holder.namespace != key.namespace;
@@ -118,7 +118,7 @@ impl Ledger {
                 .or_else(|| elsewhere.then(|| Clash::Namespace { holder: holder.clone() }))
                 .or_else(|| ports(terms, &account.terms, holder))
         };
-        others.filter_map(clash).next()
+        others.find_map(clash)
     }
 
     /// What is wrong between a Service and the others on an address it holds, if it has changed its key or its
@@ -162,14 +162,18 @@ impl Ledger {
         let contested = account.addresses.iter().any(|addr| self.conflict(key, terms, *addr).is_some());
         let addresses = account.addresses.clone();
         if !same {
-            addresses.iter().for_each(|addr| self.leave_group(key, *addr));
+            for addr in &addresses {
+                self.leave_group(key, *addr);
+            }
         }
         if let Some(account) = self.accounts.get_mut(key) {
             account.contested = contested;
             account.terms = terms.clone();
         }
         if !same {
-            addresses.iter().for_each(|addr| self.join_group(key, *addr));
+            for addr in &addresses {
+                self.join_group(key, *addr);
+            }
         }
         !same
     }

@@ -63,3 +63,124 @@ fn a_full_pool_is_named_with_its_size() {
         );
     }
 }
+
+/// One refusal of each kind, with what its message names and what it waits for.
+fn every_refusal(family: Family) -> Vec<(Denied, &'static [&'static str], Vec<Obstacle>)> {
+    let (text, addr) = match family {
+        Family::V4 => ("192.0.2.7", ip("192.0.2.7")),
+        Family::V6 => ("2001:db8::7", ip("2001:db8::7")),
+    };
+    let (pool, namespace, holder): (PoolName, Namespace, _) = ("web".into(), "shop".into(), key("shop/cart"));
+    let usage = crate::ledger::Usage { capacity: 10, assigned: 7, quarantined: 1, reserved: 2 };
+    let of_pool = || Obstacle::Pool("web".into(), family);
+    let of_namespace = || Obstacle::Namespace("shop".into());
+    let any = || vec![Obstacle::AnyPool];
+    let of_addr = || vec![Obstacle::Address(addr), Obstacle::AnyPool];
+    let error = RequestError::NotAnAddress { field: "spec.loadBalancerIP", text: text.into() };
+    let quota = Denied::QuotaExceeded {
+        family,
+        pool: pool.clone(),
+        namespace: namespace.clone(),
+        held: 2,
+        limit: 2,
+        others: vec!["dmz".into()],
+    };
+    let dmz = Obstacle::Pool("dmz".into(), family);
+    vec![
+        (Denied::NoPool, &["AddressPool"], any()),
+        (Denied::NoPoolForFamily { family }, &["autoAssign", "addresses"], any()),
+        (
+            Denied::NoMatchingPool { family, namespace: namespace.clone() },
+            &["namespace shop", "serviceSelectors"],
+            vec![Obstacle::AnyPool, of_namespace()],
+        ),
+        (
+            Denied::PoolsFull { family, pools: vec![(pool.clone(), usage)] },
+            &["pool web is full: 7 of 10", "2 reserved", "1 in quarantine"],
+            vec![of_pool(), Obstacle::AnyPool],
+        ),
+        (
+            quota,
+            &["namespace shop", "2 of 2", "pool web"],
+            vec![of_pool(), dmz, Obstacle::AnyPool, of_namespace()],
+        ),
+        (Denied::UnknownPool { pool: pool.clone() }, &["AddressPool web"], any()),
+        (
+            Denied::PoolNotReady { pool: pool.clone(), why: "reversed".into() },
+            &["pool web", "reversed"],
+            any(),
+        ),
+        (
+            Denied::PoolNotAllowed { pool: pool.clone(), namespace },
+            &["pool web", "namespace shop"],
+            vec![Obstacle::AnyPool, of_namespace()],
+        ),
+        (Denied::PoolLacksFamily { pool: pool.clone(), family }, &["pool web", "addresses"], any()),
+        (Denied::AddressOutsidePools { addr }, &["no AddressPool"], any()),
+        (Denied::AddressNotInPool { addr, pool: pool.clone() }, &["pool web"], any()),
+        (Denied::AddressLeftOut { addr, pool }, &["exclude", "avoidBuggyIPs", "pool web"], any()),
+        (Denied::AddressTaken { addr, by: "the address of node n1".into() }, &["node n1"], any()),
+        (
+            Denied::AddressReserved { addr, reservation: "front".into(), whom: "shop/cart".into() },
+            &["is reserved for shop/cart", "AddressReservation front"],
+            vec![Obstacle::Reservations, Obstacle::Address(addr)],
+        ),
+        (Denied::AddressQuarantined { addr, until: 0 }, &["1970-01-01T00:00:00Z"], of_addr()),
+        (Denied::AddressInUse { addr, holder: holder.clone() }, &["Service shop/cart"], of_addr()),
+        (
+            Denied::SharingKeyDiffers { addr, holder: holder.clone() },
+            &["Service shop/cart", "key"],
+            of_addr(),
+        ),
+        (
+            Denied::SharingPortConflict { addr, holder: holder.clone(), port: (Protocol::Udp, 53) },
+            &["UDP port 53", "Service shop/cart"],
+            of_addr(),
+        ),
+        (
+            Denied::SharingNotAllowed { addr, holder },
+            &["Service shop/cart", "namespace", "sharing: Cluster"],
+            of_addr(),
+        ),
+        (Denied::InvalidRequest(error), &["spec.loadBalancerIP"], vec![Obstacle::Never]),
+    ]
+}
+
+#[test]
+fn each_reason_has_a_message_that_names_the_obstacle_and_what_it_waits_for() {
+    // A75
+    for family in [Family::V4, Family::V6] {
+        let all = every_refusal(family);
+        let reasons: Vec<_> = all.iter().map(|(denied, ..)| denied.reason()).collect();
+        assert_eq!(reasons, Denied::REASONS, "the list is complete and in order");
+        for (denied, named, obstacles) in all {
+            let message = denied.to_string();
+            for part in named {
+                assert!(message.contains(part), "{} names {part}: {message}", denied.reason());
+            }
+            let about_an_address =
+                denied.reason().starts_with("Address") || denied.reason().starts_with("Sharing");
+            let addr = if family == Family::V4 { "192.0.2.7" } else { "2001:db8::7" };
+            assert!(!about_an_address || message.starts_with(addr), "{message}");
+            assert_eq!(denied.obstacles(), obstacles, "{}", denied.reason());
+            assert!(message.len() < 400, "{message}");
+        }
+    }
+    let (reasons, lacks): (Vec<_>, Vec<_>) = (Denied::REASONS.to_vec(), Lacking::REASONS.to_vec());
+    let mut different = [reasons, lacks].concat();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), Denied::REASONS.len() + Lacking::REASONS.len(), "no reason means two things");
+}
+
+#[test]
+fn a_message_names_no_more_than_a_few_of_many_pools() {
+    let full = |n: usize| (PoolName::new(format!("p{n}")), crate::ledger::Usage::default());
+    let denied = Denied::PoolsFull { family: Family::V6, pools: (0..1000).map(full).collect() };
+    let message = denied.to_string();
+    assert!(
+        message.contains("pool p3 ") && message.contains("so are 996 more") && message.len() < 400,
+        "{message}"
+    );
+    assert_eq!(denied.obstacles().len(), 1001, "but it waits for each of them");
+}

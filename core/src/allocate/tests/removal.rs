@@ -136,7 +136,7 @@ fn which_of_keep_and_reassign_holds_says_the_pool_and_without_it_the_record() {
     }
     // Nothing is recorded: it stays.
     let (mut world, demand) = with_pool_a(OnRemoval::Reassign);
-    world.records.clear();
+    world.records.get_mut(&key("s")).unwrap().origin = Origin::default();
     world.set_pools([pool("b", 2, &["198.51.100.0/24", "2001:db8:1::/64"])]);
     assert_eq!(world.reason("s", &demand), "OutsidePool");
 }
@@ -166,4 +166,33 @@ fn who_asks_for_another_pool_leaves_one_that_is_gone() {
         let demand = asking(REQUIRE, &[], Some("b"));
         assert_eq!(world.serve("s", &demand), granted(&["198.51.100.0", "2001:db8:1::"]));
     }
+}
+
+#[test]
+fn what_is_recorded_says_for_each_address_where_it_is_from() {
+    // A47, A69
+    let kept = |name: &str, created, ranges: &[&str]| pool(name, created, ranges);
+    let (v4, v6) = (kept("a", 1, &["192.0.2.0/24"]), kept("b", 2, &["2001:db8::/64"]));
+    let back = |pool: &Pool| Pool { on_removal: OnRemoval::Reassign, ..pool.clone() };
+    let mut world = World::new([v4.clone(), back(&v6)]);
+    let demand = plain(PREFER);
+    world.serve("s", &demand).unwrap();
+    let origin = |world: &World| world.records[&key("s")].origin.clone();
+    let names = |names: &[&str]| names.iter().map(PoolName::new).collect::<Vec<_>>();
+    let two = Origin { pools: names(&["a", "b"]), on_removal: vec![OnRemoval::Keep, OnRemoval::Reassign] };
+    assert_eq!(origin(&world), two);
+    // One pool of both: one entry stands for both.
+    world.set_pools([kept("c", 3, &["192.0.2.0/24", "2001:db8::/64"])]);
+    world.serve("s", &demand).unwrap();
+    assert_eq!(origin(&world), Origin { pools: names(&["c"]), on_removal: vec![OnRemoval::Keep] });
+    // The pool of the first is gone; what was recorded of it stays, each in its place.
+    world.set_pools([v4.clone(), back(&v6)]);
+    world.serve("s", &demand).unwrap();
+    world.set_pools([back(&v6)]);
+    world.serve("s", &demand).unwrap();
+    assert_eq!(origin(&world), two);
+    world.set_pools([v4]);
+    let half = world.serve("s", &demand).unwrap();
+    assert_eq!((half.reason(), half.addresses), ("SecondFamilyUnavailable", ips(&["192.0.2.0"])));
+    assert_eq!(origin(&world), Origin { pools: names(&["a"]), on_removal: vec![OnRemoval::Keep] });
 }
