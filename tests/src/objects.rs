@@ -207,8 +207,9 @@ impl TestNs {
     /// address, and watches deliver in order.
     pub fn fence(&self) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("fence-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let pool = Object::pool(&name, &json!({"addresses": ["198.51.100.1/32"], "autoAssign": false}));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let (name, address) = (format!("fence-{count}"), format!("198.51.100.{}/32", count % 256));
+        let pool = Object::pool(&name, &json!({"addresses": [address], "autoAssign": false}));
         let service = self.service(&name, &json!({"landfall.dev/pool": &name}), &json!({}));
         let _ = service.address();
         service.delete();

@@ -29,7 +29,8 @@ impl FromStr for Death {
 }
 
 #[derive(Parser)]
-struct Args {
+#[command(name = "faulty-controller")]
+struct Faulty {
     #[command(flatten)]
     controller: landfall_controller::args::Args,
     /// When it kills itself, as before:3 or after:3; never if not given
@@ -39,7 +40,7 @@ struct Args {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Faulty::parse();
     if let Err(error) = landfall_runtime::telemetry::init(&args.controller.log) {
         eprintln!("faulty-controller: {error}");
         return ExitCode::from(2);
@@ -56,7 +57,14 @@ async fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Faulty::command().debug_assert();
+    }
 
     #[test]
     fn a_death_is_a_side_and_a_number() {

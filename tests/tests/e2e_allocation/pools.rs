@@ -1,5 +1,7 @@
 //! Pools that change while Services hold their addresses.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use landfall_lab::objects::{Object, restart_controllers};
 use landfall_lab::product::{SOON, cluster, eventually};
 use serde_json::json;
@@ -7,6 +9,13 @@ use serde_json::json;
 use crate::{pinned, space};
 
 const FROM: &str = "landfall.dev/allocated-from";
+
+/// Waits until another second has begun: the API server notes when a Service was created in whole seconds.
+fn later_second() {
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let begin = second();
+    eventually(SOON, "another second", || (second() > begin).then_some(()));
+}
 
 // A46
 #[test]
@@ -21,6 +30,7 @@ fn a_pool_that_grows_or_is_written_again_moves_nobody_and_serves_those_who_wait(
     let waiting = ["z", "m", "c"].map(|name| {
         let service = ns.service(name, &json!({}), &json!({}));
         service.wait("False", "PoolsFull");
+        later_second();
         service
     });
     pool.set(&spec(&["198.18.46.0/29"]));

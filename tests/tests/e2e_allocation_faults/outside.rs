@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use landfall_lab::objects::{SYSTEM, controllers, wait_leader};
+use landfall_lab::objects::{SYSTEM, wait_leader};
 use landfall_lab::product::{POD, cluster, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,7 +20,14 @@ impl NoPods {
     pub(crate) fn now() -> Self {
         let this = Self;
         scale(0);
-        eventually(POD, "no controller", || controllers(cluster()).is_empty().then_some(()));
+        // A pod that is about to go writes on until it has gone.
+        let pods = format!(
+            "/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dcontroller"
+        );
+        eventually(POD, "no controller", || {
+            let list = cluster().api_get(&pods).ok()?;
+            list["items"].as_array().is_some_and(Vec::is_empty).then_some(())
+        });
         this
     }
 }

@@ -58,7 +58,7 @@ fn measure(range: &str, in_use: usize) -> anyhow::Result<Option<Duration>> {
             namespace_labels: &labels,
             current: &[],
             home: &[],
-            on_removal: None,
+            on_removal: &[],
         };
         let grant = allocate(ledger, &pools, who, &demand).map_err(|denied| anyhow::anyhow!("{denied}"))?;
         for addr in &grant.addresses {
