@@ -134,7 +134,7 @@ fn a_pool_that_makes_no_sense_says_so_and_the_others_work_on() {
     let bad = Object::pool("a78-bad", &pinned(&[&ns], &["2001:db8:78::9-2001:db8:78::1"], &json!({})));
     let message = bad.wait("Ready", "False", "InvalidAddresses");
     assert!(message.contains("2001:db8:78::9"), "{message}");
-    let _good =
+    let good =
         Object::pool("a78-good", &pinned(&[&ns], &["198.18.93.0/30", "2001:db8:78::/126"], &json!({})));
     let dual = json!({"ipFamilyPolicy": "RequireDualStack"});
     ns.service("web", &json!({}), &dual).wait_addresses(&["198.18.93.0", "2001:db8:78::"]);
