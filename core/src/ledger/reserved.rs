@@ -150,6 +150,9 @@ impl Ledger {
 
     /// The addresses held for a Service with these labels, oldest reservation first.
     pub(crate) fn reserved_for(&self, key: &ServiceKey, labels: &Labels) -> Vec<IpAddr> {
+        if self.reserved.list.is_empty() {
+            return Vec::new();
+        }
         let namespace = Some(key.namespace.clone());
         let whoms = [(namespace.clone(), Some((&*key.name).into())), (namespace, None), (None, None)];
         let mut found: Vec<usize> =

@@ -18,6 +18,7 @@ fn claim(name: &str, created: i64, addr: &str) -> Claim {
 
 #[test]
 fn the_older_claim_wins_whatever_the_order() {
+    // A77: should two have one address all the same, the younger loses it.
     let all = pools([pool("a", 1, &["192.0.2.0/24", "2001:db8::/64"])]);
     for addr in ["192.0.2.5", "2001:db8::5"] {
         let claims = vec![claim("young", 9, addr), claim("old", 3, addr)];

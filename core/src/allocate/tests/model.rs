@@ -12,7 +12,7 @@ use super::*;
 mod check;
 mod steps;
 
-use check::{Before, check_all, check_choice, check_moves};
+use check::{Before, check_all, check_choice, check_limits, check_moves};
 use steps::{Step, apply_pools, steps};
 
 /// How many histories are tried. `LANDFALL_SOAK` multiplies it.
@@ -61,6 +61,7 @@ impl Model {
         let served = self.world.serve(&name, demand);
         prop_assert_eq!(&served, &decided);
         check_moves(self, &before, &decided)?;
+        check_limits(self, &before, &decided)?;
         let told = served.as_ref().is_ok_and(|grant| {
             grant.lacking.iter().any(|lacking| matches!(lacking, Lacking::SharingConflict { .. }))
         });

@@ -14,6 +14,7 @@ fn every_obstacle_is_named() {
     for (demand, reason, object) in [
         (asking(V4, &["192.0.2.9"], None), "AddressInUse", "Service test/other:"),
         (asking(V6, &["2001:db8:3::9"], None), "AddressInUse", "Service test/other6:"),
+        // A21
         (asking(V4, &["10.0.0.1"], None), "AddressOutsidePools", "10.0.0.1"),
         (asking(V6, &["fd00::1"], None), "AddressOutsidePools", "fd00::1"),
         (asking(V4, &["203.0.113.7"], None), "AddressLeftOut", "pool left-out"),

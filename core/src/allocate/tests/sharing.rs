@@ -210,6 +210,11 @@ fn one_that_asks_for_the_address_stays_there_with_another_key() {
             "SharingKeyDiffers"
         );
         assert_eq!(world.reason("c", &sharing(asking(families, &[first], None), "k", &[82])), "Allocated");
+        // Alone, it is the one whose key counts.
+        world.delete("a");
+        let asks = |key: &str| sharing(asking(families, &[first], None), key, &[82]);
+        assert_eq!(world.reason("c", &asks("k")), "SharingKeyDiffers");
+        assert_eq!(world.reason("c", &asks("other")), "Allocated");
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Before<'a> {
     wanted_back: Vec<IpAddr>,
     /// The pools its addresses are recorded to be from.
     home: Vec<PoolName>,
+    /// What Services of its namespace hold.
+    of_namespace: BTreeSet<IpAddr>,
 }
 
 impl<'a> Before<'a> {
@@ -53,10 +55,14 @@ impl<'a> Before<'a> {
                 && pools.taken_by(*addr).is_none()
                 && reassign == Some(OnRemoval::Reassign)
         };
+        let of_namespace = |addr: &IpAddr| {
+            model.world.ledger.holders(*addr).iter().any(|other| other.namespace == key.namespace)
+        };
         Self {
             name,
             demand,
             unsettled,
+            of_namespace: universe().filter(of_namespace).collect(),
             strangers: has.iter().copied().filter(is_stranger).collect(),
             wanted_back: has.iter().copied().filter(wanted_back).collect(),
             home: record.origin.pools.clone(),
@@ -214,6 +220,25 @@ fn check_first(
         prop_assert!(given.is_some_and(|addr| shared(&addr)), "{:?} instead of a shared one", given);
     } else {
         prop_assert_eq!(given, first, "{} asks for {:?}", before.name, before.demand);
+    }
+    Ok(())
+}
+
+/// What was given anew is within the limits of the pools, but for what is reserved.
+pub(super) fn check_limits(
+    model: &Model,
+    before: &Before<'_>,
+    decided: &Result<Grant, Denied>,
+) -> Result<(), TestCaseError> {
+    let given = decided.as_ref().map_or(&[][..], |grant| &grant.addresses);
+    if given.iter().any(|addr| reserved(model, &before.key, *addr) == Some(true)) {
+        return Ok(());
+    }
+    for addr in given.iter().filter(|addr| !before.of_namespace.contains(*addr)) {
+        let usable = model.world.pools.of(*addr).unwrap();
+        let held = in_namespace(model, usable, &before.key.namespace);
+        let limit = usable.pool.quota;
+        prop_assert!(limit.is_none_or(|limit| held <= limit), "{} of {:?} with {}", held, limit, addr);
     }
     Ok(())
 }
