@@ -196,12 +196,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins, and returns once it has the first list.
-    pub fn start(lab: &Lab) -> Result<Self> {
+    /// Begins, and returns once it has the first list. Services of other namespaces than these are left aside, such
+    /// as those that go with the namespace of an earlier test; none named means all.
+    pub fn start(lab: &Lab, namespaces: &[&str]) -> Result<Self> {
+        let namespaces: Vec<String> = namespaces.iter().map(|name| (*name).to_owned()).collect();
         let (stop, stopped) = oneshot::channel();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (door, shared) = (lab.door(), Arc::clone(&seen));
-        let thread = std::thread::spawn(move || watch(&door, &shared, stopped));
+        let thread = std::thread::spawn(move || watch(&door, &namespaces, &shared, stopped));
         let recorder = Self { seen, stop: Some(stop), thread: Some(thread) };
         wait::until(Duration::from_secs(30), "the first list of Services", || {
             (recorder.seen().lists > 0).then_some(())
@@ -227,7 +229,19 @@ impl Drop for Recorder {
     }
 }
 
-fn watch(door: &Door, seen: &Mutex<Seen>, mut stopped: oneshot::Receiver<()>) -> Result<()> {
+fn watch(
+    door: &Door,
+    namespaces: &[String],
+    seen: &Mutex<Seen>,
+    mut stopped: oneshot::Receiver<()>,
+) -> Result<()> {
+    let concerns = |event: &Event<Service>| match event {
+        Event::Apply(service) | Event::Delete(service) | Event::InitApply(service) => {
+            namespaces.is_empty()
+                || service.metadata.namespace.as_ref().is_some_and(|ns| namespaces.contains(ns))
+        }
+        Event::Init | Event::InitDone => true,
+    };
     door.open(async move |client| {
         let mut list = Vec::new();
         // Errors (an API server that is away) are retried by the watcher at each poll: half a second apart here.
@@ -236,6 +250,7 @@ fn watch(door: &Door, seen: &Mutex<Seen>, mut stopped: oneshot::Receiver<()>) ->
             tokio::select! {
                 _ = &mut stopped => return,
                 event = events.next() => match event {
+                    Some(Ok(event)) if !concerns(&event) => {}
                     Some(Ok(event)) => seen.lock().unwrap_or_else(PoisonError::into_inner).event(event, &mut list),
                     Some(Err(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
                     None => return,

@@ -196,7 +196,7 @@ fn a_node_that_lost_its_power_boots_with_its_disk_and_an_empty_kernel() {
 #[test]
 fn an_api_server_started_with_other_flags_tells_an_old_watch_what_etcd_has_forgotten() {
     let lab = lab();
-    let (before, recorder) = (lab.part("kube-apiserver").unwrap(), Recorder::start(lab).unwrap());
+    let (before, recorder) = (lab.part("kube-apiserver").unwrap(), Recorder::start(lab, &[]).unwrap());
     lab.stop_apiserver().unwrap();
     assert_eq!(lab.part("kube-apiserver"), None);
     lab.start_apiserver_with(&["--watch-cache-sizes=services#0"]).unwrap();

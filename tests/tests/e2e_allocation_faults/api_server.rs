@@ -17,7 +17,7 @@ fn an_api_server_that_restarts_during_allocation_loses_and_doubles_nothing() {
     let lab = cluster();
     let ns = space("a79");
     let pool = Object::pool("a79", &pinned(&[&ns], &["198.18.48.0/22"]));
-    let recorder = Recorder::start(lab).unwrap();
+    let recorder = Recorder::start(lab, &[ns.name()]).unwrap();
     let made = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| crowd::create(&ns, 0, 400, &made));
@@ -71,7 +71,7 @@ fn a_watch_left_behind_by_compaction_begins_again_with_a_list() {
     for n in 0..8 {
         make(&format!("web-{n}")).address();
     }
-    let recorder = Recorder::start(lab).unwrap();
+    let recorder = Recorder::start(lab, &[ns.name()]).unwrap();
     let waits = make("waits");
     waits.wait("False", "PoolsFull");
     pool.wait_status("/ipv4/assigned", "8");

@@ -58,7 +58,7 @@ const FAIR: Duration = Duration::from_secs(5);
 fn a_namespace_that_creates_and_deletes_in_a_loop_delays_nobody_else() {
     let (noisy, quiet) = (space("noisy"), space("quiet"));
     let _pool = Object::pool("crowd", &pinned(&[&noisy, &quiet], &["198.18.16.0/20"]));
-    let recorder = Recorder::start(cluster()).unwrap();
+    let recorder = Recorder::start(cluster(), &[noisy.name(), quiet.name()]).unwrap();
     let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     let waits = std::thread::scope(|scope| {
         for worker in 0..CREATORS {

@@ -37,7 +37,7 @@ fn a_controller_killed_before_or_after_any_write_loses_and_doubles_nothing() {
     let ns = space("killed");
     let pool = Object::pool("killed", &pinned(&[&ns], &["198.18.0.0/20"]));
     let _no_pods = NoPods::now();
-    let recorder = Recorder::start(cluster()).unwrap();
+    let recorder = Recorder::start(cluster(), &[ns.name()]).unwrap();
     let outside = Outside::new(None);
     let (made, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut dice = Dice(0x6c61_6e64_6661_6c6c);
@@ -125,7 +125,7 @@ fn a_thousand_services_keep_their_addresses_over_five_kills_of_all_controllers()
     let lab = cluster();
     let ns = space("a61");
     let pool = Object::pool("a61", &pinned(&[&ns], &["198.18.32.0/22"]));
-    let recorder = Recorder::start(lab).unwrap();
+    let recorder = Recorder::start(lab, &[ns.name()]).unwrap();
     let made = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {

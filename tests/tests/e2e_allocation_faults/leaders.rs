@@ -102,7 +102,7 @@ fn a_leader_that_was_stopped_beyond_its_lease_writes_nothing_when_it_goes_on() {
     let ns = space("a77");
     let pool = Object::pool("a77", &pinned(&[&ns], &["198.18.40.0/22"]));
     let (frozen, node, _) = wait_leader(lab);
-    let recorder = Recorder::start(lab).unwrap();
+    let recorder = Recorder::start(lab, &[ns.name()]).unwrap();
     let made = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         // It is stopped with writes on their way and more to come.

@@ -32,7 +32,7 @@ pub(crate) fn run(lab: &Lab, sizes: &[usize]) -> anyhow::Result<()> {
         r#"{"apiVersion": "landfall.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "bench"},
             "spec": {"addresses": ["198.18.0.0/15"]}}"#,
     )?;
-    let recorder = Recorder::start(lab)?;
+    let recorder = Recorder::start(lab, &[])?;
     // Warms connections and caches up on both sides.
     crowd(lab, &recorder, "warm", 50, true)?;
     println!("\n{CREATORS} creators; milliseconds");
@@ -57,7 +57,7 @@ pub(crate) fn compare(lab: &Lab, size: usize) -> anyhow::Result<()> {
         r#"{"apiVersion": "landfall.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "bench"},
             "spec": {"addresses": ["198.18.0.0/15"]}}"#,
     )?;
-    let recorder = Recorder::start(lab)?;
+    let recorder = Recorder::start(lab, &[])?;
     crowd(lab, &recorder, "warm", 50, true)?;
     println!("\nLandfall, then MetalLB, with kube-proxy, {size} Services; columns as above");
     crowd(lab, &recorder, "bench-landfall", size, true)?.print(size);

@@ -23,7 +23,7 @@ const POOLS: [(&str, &str, &str); 4] = [
 pub(crate) fn run(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
     install(lab)?;
     lab.kubectl(&["create", "namespace", "pool-size"])?;
-    let recorder = Recorder::start(lab)?;
+    let recorder = Recorder::start(lab, &[])?;
     println!("\nService created -> address by size of the pool, milliseconds     p50      p90      max");
     for (size, addresses, family) in POOLS {
         let pool = json!({

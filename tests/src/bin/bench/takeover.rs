@@ -31,7 +31,7 @@ pub(crate) fn run(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
             "spec": {"addresses": ["198.18.0.0/20"]}}"#,
     )?;
     lab.kubectl(&["create", "namespace", "takeover"])?;
-    let recorder = Recorder::start(lab)?;
+    let recorder = Recorder::start(lab, &[])?;
     println!(
         "\nthe leader's end -> address of a Service created then, milliseconds        p50      p90      max"
     );
