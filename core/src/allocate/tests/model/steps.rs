@@ -53,7 +53,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_i64..20).prop_map(|seconds| Step::Wait { seconds }),
         1 => any::<bool>().prop_map(|reversed| Step::Restart { reversed }),
     ];
-    prop::collection::vec(step, 0..28)
+    prop::collection::vec(step, 0..24)
 }
 
 /// An address of the small world; a few of them are in no pool.
