@@ -7,7 +7,7 @@ use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use landfall_lab::objects::{leader_metrics, metric};
 use landfall_lab::recorder::Recorder;
 use landfall_lab::{Lab, checkout, wait};
@@ -42,8 +42,8 @@ pub(crate) fn run(lab: &Lab, sizes: &[usize]) -> anyhow::Result<()> {
     );
     for size in sizes {
         let name = format!("bench-{size}");
-        let figures = crowd(lab, &recorder, &name, *size, true)?;
-        figures.print(*size);
+        crowd(lab, &recorder, &name, *size, true)?.print(*size);
+        clear(lab, &recorder, &name)?;
     }
     println!("* from the answer to the create instead of its sending");
     anyhow::ensure!(recorder.seen().wrong.is_empty(), "{:#?}", recorder.seen().wrong);
@@ -61,6 +61,7 @@ pub(crate) fn compare(lab: &Lab, size: usize) -> anyhow::Result<()> {
     crowd(lab, &recorder, "warm", 50, true)?;
     println!("\nLandfall, then MetalLB, with kube-proxy, {size} Services; columns as above");
     crowd(lab, &recorder, "bench-landfall", size, true)?.print(size);
+    clear(lab, &recorder, "bench-landfall")?;
     uninstall(lab)?;
     metallb::install(lab, "198.18.0.0/15")?;
     crowd(lab, &recorder, "warm-peer", 10, false)?;
@@ -174,13 +175,26 @@ fn crowd(
             figures.writes.insert(object, count(&after) - count(&before));
         }
     }
-    let path = format!("/api/v1/namespaces/{namespace}/services");
-    lab.api("DELETE", &path, None)?;
+    Ok(figures)
+}
+
+/// Deletes a crowd and waits until it is gone.
+fn clear(lab: &Lab, recorder: &Recorder, namespace: &str) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    with_api(lab, async |client| {
+        let api: Api<Service> = Api::namespaced(client, namespace);
+        // The API server gives such a request up after a minute; what is left takes another.
+        while api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.is_err() {
+            anyhow::ensure!(begin.elapsed() < WITHIN, "the Services of {namespace} are not deleted");
+        }
+        Ok(())
+    })?;
     wait::until_seen(WITHIN, "every Service to go", || {
         let left = recorder.seen().of_namespace(namespace);
         if left == 0 { Ok(()) } else { Err(left) }
     })?;
-    Ok(figures)
+    eprintln!("{namespace}: all gone after {:.1} s", begin.elapsed().as_secs_f32());
+    Ok(())
 }
 
 /// Creates them and returns each one's name with when the request was sent and answered.
