@@ -4,138 +4,270 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use landfall_core::allocate::{Denied, Grant};
-use landfall_core::pool::Pools;
-use landfall_crds::class::annotation;
+use landfall_core::allocate::{Denied, Grant, Lacking, Origin};
+use landfall_core::name::{PoolName, ServiceKey};
+use landfall_core::node_port;
+use landfall_core::pool::{OnRemoval, Pools};
+use landfall_crds::class::{FINALIZER, annotation};
+use landfall_crds::conditions;
 use serde_json::{Value, json};
 
-use crate::seen::{ALLOCATED, IP_MODE, SeenService, Version};
+use crate::seen::{IP_MODE, SeenCondition, SeenPort, SeenService, Version};
+
+/// What a condition is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether it is `True`.
+    pub is_true: bool,
+    /// Its reason, in one word.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
+}
+
+impl Told {
+    fn is(&self, seen: &SeenCondition) -> bool {
+        seen.is_true == self.is_true && *seen.reason == *self.reason && *seen.message == *self.message
+    }
+}
 
 /// What should stand on a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
     /// The addresses in order; empty when it gets none.
     pub addresses: Vec<IpAddr>,
-    /// The reason of the condition, in one word.
-    pub reason: &'static str,
-    /// The message of the condition.
-    pub message: String,
+    /// The condition `landfall.dev/Allocated`.
+    pub allocated: Told,
+    /// The other conditions, each with its type.
+    pub others: Vec<(&'static str, Told)>,
     /// The annotation that names the pools; `None` removes it.
     pub allocated_from: Option<Box<str>>,
+    /// The annotation that says what becomes of the addresses when their pool goes; `None` removes it.
+    pub on_removal: Option<Box<str>>,
+    /// Whether our finalizer is to stand there.
+    pub finalizer: bool,
+    /// `NodePort`s to write, by the place of the port in the list.
+    pub node_ports: Vec<(usize, u16)>,
 }
 
-/// Reasons of the condition when it is `True`.
-pub mod given {
-    /// The Service has what it asks for.
-    pub const ALLOCATED: &str = "Allocated";
-    /// It has one family and asks for two.
-    pub const SECOND_FAMILY: &str = "SecondFamilyUnavailable";
-    /// It keeps its address and asks for another one, or from another pool.
-    pub const REQUESTED: &str = "RequestedAddressUnavailable";
-    /// An address of it is in no pool any more.
-    pub const OUTSIDE_POOL: &str = "OutsidePool";
+/// The longest message, in characters: far below what the API server takes, and long enough for every obstacle.
+const LONGEST: usize = 1_000;
+
+fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 impl Desired {
     /// What follows from a grant.
     #[must_use]
-    pub fn granted(grant: &Grant, pools: &Pools, seen: &SeenService) -> Self {
-        let homes: Vec<_> = grant.addresses.iter().map(|addr| (addr, pools.of(*addr))).collect();
-        let outside = homes.iter().any(|(_, home)| home.is_none());
-        let show = |(addr, home): &(&IpAddr, Option<&_>)| match home {
-            Some(usable) => {
-                let usable: &landfall_core::pool::UsablePool = usable;
-                format!("{addr} from pool {}", usable.pool.name)
-            }
+    pub fn granted(grant: &Grant, pools: &Pools, origin: &Origin) -> Self {
+        let show = |addr: &IpAddr| match pools.of(*addr) {
+            Some(usable) => format!("{addr} from pool {}", usable.pool.name),
             None => addr.to_string(),
         };
-        let has = homes.iter().map(show).collect::<Vec<_>>().join(" and ");
-        let reason = grant.reason();
+        let has = grant.addresses.iter().map(show).collect::<Vec<_>>().join(" and ");
         let lacks = grant.lacking.iter().map(ToString::to_string);
-        let message = std::iter::once(has).chain(lacks).collect::<Vec<_>>().join("; ");
-        // Where the pool is gone, the annotation still says which one it was.
-        let allocated_from = if outside && seen.allocated_from.is_some() {
-            seen.allocated_from.clone()
-        } else {
-            let mut names: Vec<&str> = Vec::with_capacity(2);
-            for (_, home) in &homes {
-                if let Some(usable) = home
-                    && !names.contains(&usable.pool.name.as_str())
-                {
-                    names.push(usable.pool.name.as_str());
-                }
-            }
-            (!names.is_empty()).then(|| names.join(",").into())
+        let message = cut(std::iter::once(has).chain(lacks).collect::<Vec<_>>().join("; "));
+        let from = origin.pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",");
+        let word = |removal: &OnRemoval| match removal {
+            OnRemoval::Keep => "Keep",
+            OnRemoval::Reassign => "Reassign",
         };
-        Self { addresses: grant.addresses.clone(), reason, message, allocated_from }
+        let removal = origin.on_removal.iter().map(word).collect::<Vec<_>>().join(",");
+        Self {
+            addresses: grant.addresses.clone(),
+            allocated: Told { is_true: true, reason: grant.reason(), message },
+            others: Vec::new(),
+            allocated_from: (!from.is_empty()).then(|| from.into()),
+            on_removal: (!removal.is_empty()).then(|| removal.into()),
+            finalizer: true,
+            node_ports: Vec::new(),
+        }
     }
 
     /// What follows from a refusal.
     #[must_use]
     pub fn denied(denied: &Denied) -> Self {
+        let message = cut(denied.to_string());
         Self {
             addresses: Vec::new(),
-            reason: denied.reason(),
-            message: denied.to_string(),
+            allocated: Told { is_true: false, reason: denied.reason(), message },
+            others: Vec::new(),
             allocated_from: None,
+            on_removal: None,
+            finalizer: false,
+            node_ports: Vec::new(),
         }
     }
 
-    const fn is_true(&self) -> bool {
-        !self.addresses.is_empty()
+    /// Says in the condition that `NodePort`s lack, unless it has something weightier to say.
+    pub fn lacks_node_ports(&mut self, reason: &'static str, message: &str) {
+        if self.allocated.reason == Lacking::ALLOCATED {
+            self.allocated.reason = reason;
+        }
+        self.allocated.message = cut(format!("{}; {message}", self.allocated.message));
     }
 
     /// The writes that are needed, if any.
     #[must_use]
     pub fn diff(&self, seen: &SeenService, now: Timestamp) -> Option<Write> {
-        let same_condition = seen.condition.as_ref().is_some_and(|old| {
-            old.is_true == self.is_true() && *old.reason == *self.reason && *old.message == *self.message
-        });
+        let same_allocated = seen.conditions.allocated.as_ref().is_some_and(|old| self.allocated.is(old));
+        let same_others = seen.conditions.others.len() == self.others.len()
+            && seen
+                .conditions
+                .others
+                .iter()
+                .zip(&self.others)
+                .all(|((old_type, old), (type_, told))| old_type == type_ && told.is(old));
         let same_ingress = !seen.foreign_ingress && seen.ingress == self.addresses;
-        let status = (!same_condition || !same_ingress).then(|| self.status(seen, now));
-        let metadata = (seen.allocated_from != self.allocated_from).then(|| self.allocated_from.clone());
+        let pressing = !same_allocated || !same_ingress;
+        let status = (pressing || !same_others).then(|| self.status(seen, now));
+        let metadata = self.metadata(seen);
         if status.is_none() && metadata.is_none() {
             return None;
         }
         let moved = seen.ingress != self.addresses;
-        let turned = seen.condition.as_ref().is_none_or(|old| *old.reason != *self.reason);
-        let note = (status.is_some() && (moved || turned)).then(|| Note {
-            warning: !self.is_true() || matches!(self.reason, given::SECOND_FAMILY | given::REQUESTED),
-            reason: self.reason,
-            message: self.message.clone(),
+        let turned =
+            seen.conditions.allocated.as_ref().is_none_or(|old| *old.reason != *self.allocated.reason);
+        let quiet = [Lacking::ALLOCATED, "OutsidePool"];
+        let note = (pressing && (moved || turned)).then(|| Note {
+            warning: !self.allocated.is_true || !quiet.contains(&self.allocated.reason),
+            reason: self.allocated.reason,
+            message: self.allocated.message.clone(),
         });
-        Some(Write { key: seen.key.clone(), version: seen.version.clone(), status, metadata, note })
+        Some(Write {
+            key: seen.key.clone(),
+            version: seen.version.clone(),
+            fold: metadata.is_none() && !pressing,
+            // What is given up is out of the status before it is out of the records.
+            status_first: self.addresses.is_empty(),
+            metadata,
+            status,
+            note,
+        })
     }
 
     fn status(&self, seen: &SeenService, now: Timestamp) -> Value {
         let ingress: Vec<Value> =
             self.addresses.iter().map(|addr| json!({"ip": addr.to_string(), "ipMode": IP_MODE})).collect();
-        let same_side = seen.condition.as_ref().filter(|old| old.is_true == self.is_true());
-        json!({
-            "loadBalancer": {"ingress": ingress},
-            "conditions": [{
-                "type": ALLOCATED,
-                "status": if self.is_true() { "True" } else { "False" },
-                "reason": self.reason,
-                "message": self.message,
-                "lastTransitionTime": same_side.map_or(now, |old| old.since).strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            }],
-        })
+        let condition = |type_: &str, told: &Told, old: Option<&SeenCondition>| {
+            let same_side = old.filter(|old| old.is_true == told.is_true);
+            json!({
+                "type": type_,
+                "status": if told.is_true { "True" } else { "False" },
+                "reason": told.reason,
+                "message": told.message,
+                "lastTransitionTime":
+                    same_side.map_or(now, |old| old.since).strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            })
+        };
+        let allocated =
+            condition(conditions::ALLOCATED.type_, &self.allocated, seen.conditions.allocated.as_ref());
+        let others = self.others.iter().map(|(type_, told)| {
+            let old = seen.conditions.others.iter().find(|(old, _)| old == type_).map(|(_, old)| old);
+            condition(type_, told, old)
+        });
+        let all: Vec<Value> = std::iter::once(allocated).chain(others).collect();
+        json!({"loadBalancer": {"ingress": ingress}, "conditions": all})
+    }
+
+    fn metadata(&self, seen: &SeenService) -> Option<Metadata> {
+        let mut ops = Vec::new();
+        finalizer(seen, self.finalizer, &mut ops);
+        let wanted = [
+            (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
+            (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
+        ];
+        annotations(seen, &wanted, &mut ops);
+        let ports = self.node_ports.iter().flat_map(|(at, number)| node_port(&seen.ports, *at, *number));
+        let node_ports: Vec<Value> = ports.collect();
+        (!ops.is_empty() || !node_ports.is_empty()).then_some(Metadata { ops, node_ports })
     }
 }
 
-/// The writes that take everything of ours off a Service that is not ours any more.
+fn finalizer(seen: &SeenService, wanted: bool, ops: &mut Vec<Value>) {
+    match (seen.finalizers.ours, wanted) {
+        (None, true) if seen.finalizers.count == 0 => {
+            ops.push(json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}));
+        }
+        (None, true) => ops.push(json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER})),
+        (Some(at), false) => {
+            let path = format!("/metadata/finalizers/{at}");
+            ops.push(json!({"op": "test", "path": path, "value": FINALIZER}));
+            ops.push(json!({"op": "remove", "path": path}));
+        }
+        _ => {}
+    }
+}
+
+type Wanted<'a> = (&'static str, &'a Option<Box<str>>, &'a Option<Box<str>>);
+
+fn annotations(seen: &SeenService, wanted: &[Wanted<'_>], ops: &mut Vec<Value>) {
+    let mut there = seen.annotated;
+    for (name, has, wants) in wanted.iter().filter(|(_, has, wants)| has != wants) {
+        let path = format!("/metadata/annotations/{}", name.replace('~', "~0").replace('/', "~1"));
+        match wants {
+            Some(value) => {
+                if !std::mem::replace(&mut there, true) {
+                    ops.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+                }
+                ops.push(json!({"op": "add", "path": path, "value": &**value}));
+            }
+            None if has.is_some() => ops.push(json!({"op": "remove", "path": path})),
+            None => {}
+        }
+    }
+}
+
+/// Sets the `NodePort` of a port, if the port still stands where it stood.
+fn node_port(ports: &[SeenPort], at: usize, number: u16) -> Vec<Value> {
+    let Some(SeenPort { port: (_, port), .. }) = ports.get(at) else { return Vec::new() };
+    vec![
+        json!({"op": "test", "path": format!("/spec/ports/{at}/port"), "value": port}),
+        json!({"op": "add", "path": format!("/spec/ports/{at}/nodePort"), "value": number}),
+    ]
+}
+
+/// The writes that take everything of ours off a Service that is not ours any more, or that is on its way out.
 ///
 /// The applied status is empty: the API server removes what this field manager wrote before, and nothing that
-/// somebody else has written since.
+/// somebody else has written since. Of a Service that goes as soon as our finalizer does, only that is written.
 #[must_use]
 pub fn clear(seen: &SeenService) -> Option<Write> {
-    seen.has_trace().then(|| Write {
+    let last = seen.deleting && seen.finalizers.ours.is_some() && seen.finalizers.count == 1;
+    if !seen.has_trace() || (seen.deleting && seen.finalizers.count == 0) {
+        return None;
+    }
+    let mut ops = Vec::new();
+    finalizer(seen, false, &mut ops);
+    if !last {
+        let wanted = [
+            (annotation::ALLOCATED_FROM, &seen.allocated_from, &None),
+            (annotation::ON_REMOVAL, &seen.on_removal, &None),
+        ];
+        annotations(seen, &wanted, &mut ops);
+    }
+    let told = seen.conditions.allocated.is_some() || !seen.conditions.others.is_empty();
+    let had = seen.ingress.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let note = (!last && told && !had.is_empty()).then(|| Note {
+        warning: false,
+        reason: "Released",
+        message: format!("{had} is given back: the Service is no longer one of ours"),
+    });
+    let metadata = (!ops.is_empty()).then_some(Metadata { ops, node_ports: Vec::new() });
+    let status = (!last && told).then(|| json!({}));
+    (metadata.is_some() || status.is_some()).then(|| Write {
         key: seen.key.clone(),
         version: seen.version.clone(),
-        status: Some(json!({})),
-        metadata: seen.allocated_from.is_some().then_some(None),
-        note: None,
+        fold: false,
+        status_first: true,
+        metadata,
+        status,
+        note,
     })
 }
 
@@ -143,15 +275,28 @@ pub fn clear(seen: &SeenService) -> Option<Write> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Which Service.
-    pub key: landfall_core::name::ServiceKey,
+    pub key: ServiceKey,
     /// The version that was read.
     pub version: Version,
+    /// Whether it only tells what others have reported, and can wait.
+    pub fold: bool,
+    /// Whether the status is written before the metadata.
+    pub status_first: bool,
+    /// What to change of the object beside its status.
+    pub metadata: Option<Metadata>,
     /// The status to apply.
     pub status: Option<Value>,
-    /// The annotation to set (`Some(Some)`) or remove (`Some(None)`).
-    pub metadata: Option<Option<Box<str>>>,
     /// The Event to record once the status is written.
     pub note: Option<Note>,
+}
+
+/// Changes of an object as operations of a JSON patch (RFC 6902).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Finalizer and annotations.
+    pub ops: Vec<Value>,
+    /// `NodePort`s, which the API server may refuse.
+    pub node_ports: Vec<Value>,
 }
 
 /// An Event to be.
@@ -165,11 +310,14 @@ pub struct Note {
     pub message: String,
 }
 
+/// Reasons that say that `NodePort`s lack.
+pub const NODE_PORT_REASONS: [&str; 2] = [node_port::EXHAUSTED, node_port::RANGE_INVALID];
+
 impl Write {
     /// The status as a server-side apply on the status subresource. It names the version that was read: when the
     /// object has changed since, the API server refuses and the decision is made again.
     #[must_use]
-    pub fn status_patch(&self) -> Option<Value> {
+    pub fn status_patch(&self, version: &Version) -> Option<Value> {
         let status = self.status.as_ref()?;
         Some(json!({
             "apiVersion": "v1",
@@ -177,30 +325,32 @@ impl Write {
             "metadata": {
                 "name": &*self.key.name,
                 "namespace": self.key.namespace.as_str(),
-                "uid": &*self.version.uid,
-                "resourceVersion": &*self.version.resource,
+                "uid": &*version.uid,
+                "resourceVersion": &*version.resource,
             },
             "status": status,
         }))
     }
 
-    /// The annotation as a JSON merge patch on the version given.
+    /// The metadata as a JSON patch on the version given: another version is a conflict.
     #[must_use]
-    pub fn metadata_patch(&self, version: &Version) -> Option<Value> {
-        let value = self.metadata.as_ref()?;
-        Some(json!({
-            "metadata": {
-                "uid": &*version.uid,
-                "resourceVersion": &*version.resource,
-                "annotations": {annotation::ALLOCATED_FROM: value.as_deref()},
-            },
-        }))
+    pub fn metadata_patch(&self, version: &Version, with_node_ports: bool) -> Option<Value> {
+        let metadata = self.metadata.as_ref()?;
+        let mut ops = vec![
+            json!({"op": "test", "path": "/metadata/uid", "value": &*version.uid}),
+            json!({"op": "replace", "path": "/metadata/resourceVersion", "value": &*version.resource}),
+        ];
+        ops.extend(metadata.ops.iter().cloned());
+        if with_node_ports {
+            ops.extend(metadata.node_ports.iter().cloned());
+        }
+        (ops.len() > 2).then_some(Value::Array(ops))
     }
 }
 
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [self.status.as_ref().map(|_| "status"), self.metadata.as_ref().map(|_| "metadata")];
+        let parts = [self.metadata.as_ref().map(|_| "metadata"), self.status.as_ref().map(|_| "status")];
         write!(f, "{} of {}", parts.into_iter().flatten().collect::<Vec<_>>().join(" and "), self.key)
     }
 }

@@ -2,42 +2,94 @@
 //! go in, writes come out; it reads no clock and does no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use landfall_core::addr::Family;
-use landfall_core::allocate::{Claimant, Denied, allocate};
-use landfall_core::ledger::{Claim, Ledger, Lost, Terms};
-use landfall_core::name::{PoolName, ServiceKey};
-use landfall_core::pool::Pools;
+use landfall_core::allocate::{Denied, Obstacle};
+use landfall_core::demand::Port;
+use landfall_core::ledger::{Ledger, Lost, Usage};
+use landfall_core::name::{Namespace, PoolName, ServiceKey};
+use landfall_core::node_port::{PortRange, PortSet};
+use landfall_core::pool::{Pools, Taken};
 use landfall_core::selector::Labels;
-use landfall_crds::AddressPoolStatus;
+use landfall_crds::{AddressPoolStatus, AddressReservationStatus};
 use landfall_runtime::watch::Change;
 
-use crate::decision::{self, Desired, Write};
+use crate::decision::Write;
 use crate::pool_status;
-use crate::seen::{SeenPool, SeenService};
+use crate::reservation_status;
+use crate::seen::{SeenCidr, SeenNamespace, SeenNode, SeenPool, SeenReservation, SeenService, SeenSpeaker};
+use crate::send::PortsRefused;
+
+mod decide;
+mod fair;
+mod fold;
+mod ports;
+mod start;
+mod wait;
+
+use fair::{Fair, Place};
+use fold::Speakers;
+use wait::Waiting;
 
 /// Waits after failed writes: the first, doubled each time, and the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// The least time between two writes that only tell what speakers report: of one Service, and of all, in
+/// milliseconds.
+const FOLD_EACH: i64 = 1_000;
+const FOLD_ALL: i64 = 10;
+
+/// What the user has chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices {
+    /// Whether our finalizer is set on Services that have an address.
+    pub finalizer: bool,
+    /// Where `NodePort`s come from when the pool says nothing.
+    pub node_ports: PortRange,
+}
 
 /// The state of the controller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Index {
+    choices: Choices,
+    /// Unix milliseconds, as last told.
+    now: i64,
     services: HashMap<ServiceKey, Entry>,
     seen_pools: BTreeMap<PoolName, SeenPool>,
+    reservations: BTreeMap<Box<str>, SeenReservation>,
+    namespaces: HashMap<Namespace, Labels>,
+    nodes: BTreeMap<Box<str>, Vec<Taken>>,
+    cidrs: BTreeMap<Box<str>, Vec<Taken>>,
+    speakers: Speakers,
     pools: Pools,
     ledger: Ledger,
+    /// Since when the holder of an address has it, where a reservation asks: Unix milliseconds.
+    since: HashMap<(ServiceKey, IpAddr), i64>,
+    /// `NodePort`s of all Services, and whose they are.
+    ports: PortSet,
+    ports_of: HashMap<ServiceKey, Box<[u16]>>,
     /// Services to look at, oldest first.
-    due: BTreeSet<(i64, ServiceKey)>,
-    /// Services that lack something which a freed address or another pool may give them.
-    waiting: BTreeSet<(i64, ServiceKey)>,
-    /// An address was freed or the pools changed since the waiting Services were last looked at.
-    wake: bool,
+    due: BTreeSet<Place>,
+    waiting: Waiting,
+    /// Services that need a write.
+    ready: Fair,
+    /// Services of which only what speakers report is to be told, by when that may be.
+    folds: BTreeSet<(i64, ServiceKey)>,
+    fold_opens: i64,
+    /// Services that some speaker does not have yet.
+    unprogrammed: BTreeSet<ServiceKey>,
     service_list: Listing<ServiceKey>,
     pool_list: Listing<PoolName>,
-    /// Whether both lists have been complete once and the ledger stands.
+    reservation_list: Listing<Box<str>>,
+    namespace_list: Listing<Namespace>,
+    node_list: Listing<Box<str>>,
+    cidr_list: Listing<Box<str>>,
+    speaker_list: Listing<Box<str>>,
+    /// Whether all lists have been complete once and the ledger stands.
     started: bool,
     lost: Vec<Lost>,
 }
@@ -46,11 +98,20 @@ pub struct Index {
 struct Entry {
     seen: SeenService,
     /// The addresses it has been given, in order.
-    granted: Vec<std::net::IpAddr>,
+    granted: Vec<IpAddr>,
     /// Why it was refused the last time, for those who count.
     denied: Option<Denied>,
+    /// What it waits for.
+    obstacles: Vec<Obstacle>,
+    /// `NodePort`s that we have given, also if somebody has wiped them since.
+    ports: BTreeMap<Port, u16>,
+    ports_refused: Option<PortsRefused>,
+    /// The version since which it is as it is for speakers.
+    settled_at: u64,
     /// A write for it is on its way.
     in_flight: bool,
+    /// When its status was written last, in Unix milliseconds.
+    written_at: i64,
     failures: u32,
 }
 
@@ -68,6 +129,62 @@ impl<K> Default for Listing<K> {
     }
 }
 
+/// A change of one kind of object, once the progress of its list is taken care of.
+enum Step<K, V> {
+    Set(V),
+    Gone(V),
+    /// The list is complete and has named these.
+    Named(BTreeSet<K>),
+    Nothing,
+}
+
+impl<K: Ord + Clone> Listing<K> {
+    fn step<V>(&mut self, change: Change<V>, key: impl Fn(&V) -> &K) -> Step<K, V> {
+        match change {
+            Change::Listing => {
+                self.running = Some(BTreeSet::new());
+                Step::Nothing
+            }
+            Change::Set(value) => {
+                if let Some(named) = &mut self.running {
+                    named.insert(key(&value).clone());
+                }
+                Step::Set(value)
+            }
+            Change::Gone(value) => Step::Gone(value),
+            Change::Listed => {
+                self.complete_once = true;
+                self.running.take().map_or(Step::Nothing, Step::Named)
+            }
+        }
+    }
+}
+
+/// Keeps a map in step with a watch; whether anything is different now.
+fn keep<K: Ord + Clone + Hash, V, T: PartialEq>(
+    map: &mut BTreeMap<K, T>,
+    step: Step<K, V>,
+    split: impl Fn(V) -> (K, T),
+) -> bool {
+    match step {
+        Step::Set(value) => {
+            let (key, value) = split(value);
+            if map.get(&key) == Some(&value) {
+                return false;
+            }
+            map.insert(key, value);
+            true
+        }
+        Step::Gone(value) => map.remove(&split(value).0).is_some(),
+        Step::Named(named) => {
+            let before = map.len();
+            map.retain(|key, _| named.contains(key));
+            map.len() != before
+        }
+        Step::Nothing => false,
+    }
+}
+
 /// How a write ended, if not well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -80,72 +197,220 @@ pub enum Failure {
 }
 
 impl Index {
+    /// An index that has seen nothing yet.
+    #[must_use]
+    pub fn new(choices: Choices) -> Self {
+        Self {
+            choices,
+            now: 0,
+            services: HashMap::new(),
+            seen_pools: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            namespaces: HashMap::new(),
+            nodes: BTreeMap::new(),
+            cidrs: BTreeMap::new(),
+            speakers: Speakers::default(),
+            pools: Pools::default(),
+            ledger: Ledger::default(),
+            since: HashMap::new(),
+            ports: PortSet::default(),
+            ports_of: HashMap::new(),
+            due: BTreeSet::new(),
+            waiting: Waiting::default(),
+            ready: Fair::default(),
+            folds: BTreeSet::new(),
+            fold_opens: 0,
+            unprogrammed: BTreeSet::new(),
+            service_list: Listing::default(),
+            pool_list: Listing::default(),
+            reservation_list: Listing::default(),
+            namespace_list: Listing::default(),
+            node_list: Listing::default(),
+            cidr_list: Listing::default(),
+            speaker_list: Listing::default(),
+            started: false,
+            lost: Vec::new(),
+        }
+    }
+
+    /// Says what time it is. Addresses that have rested enough are free from then on.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.now = now.as_millisecond();
+        if self.started {
+            for addr in self.ledger.expire(&self.pools, self.now) {
+                self.wake_address(addr);
+            }
+        }
+    }
+
+    /// When something is to be done although nothing happens, in Unix milliseconds.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<i64> {
+        let fold = self.folds.first().map(|(at, _)| (*at).max(self.fold_opens));
+        self.ledger.next_expiry().into_iter().chain(fold).min()
+    }
+
     /// A change of a Service.
     pub fn service(&mut self, change: Change<SeenService>) {
-        match change {
-            Change::Listing => self.service_list.running = Some(BTreeSet::new()),
-            Change::Set(seen) => {
-                if let Some(named) = &mut self.service_list.running {
-                    named.insert(seen.key.clone());
-                }
-                self.set_service(seen);
-            }
-            Change::Gone(seen) => {
-                if self
-                    .services
-                    .get(&seen.key)
-                    .is_some_and(|entry| entry.seen.version.uid == seen.version.uid)
-                {
+        match self.service_list.step(change, |seen| &seen.key) {
+            Step::Set(seen) => self.set_service(seen),
+            Step::Gone(seen) => {
+                let known = self.services.get(&seen.key);
+                if known.is_none_or(|entry| entry.seen.version.uid == seen.version.uid) {
                     self.forget(&seen.key);
                 }
             }
-            Change::Listed => {
-                if let Some(named) = self.service_list.running.take() {
-                    let gone: Vec<_> =
-                        self.services.keys().filter(|key| !named.contains(*key)).cloned().collect();
-                    for key in &gone {
-                        self.forget(key);
-                    }
+            Step::Named(named) => {
+                let gone: Vec<_> = self
+                    .services
+                    .keys()
+                    .chain(self.ports_of.keys())
+                    .filter(|key| !named.contains(*key))
+                    .cloned()
+                    .collect();
+                for key in &gone {
+                    self.forget(key);
                 }
-                self.service_list.complete_once = true;
                 self.start();
             }
+            Step::Nothing => {}
         }
     }
 
     /// A change of a pool.
     pub fn pool(&mut self, change: Change<SeenPool>) {
-        match change {
-            Change::Listing => self.pool_list.running = Some(BTreeSet::new()),
-            Change::Set(seen) => {
-                if let Some(named) = &mut self.pool_list.running {
-                    named.insert(seen.name.clone());
-                }
+        let listed = matches!(change, Change::Listed);
+        let changed = match self.pool_list.step(change, |seen| &seen.name) {
+            Step::Set(seen) => {
                 let known = self.seen_pools.get(&seen.name);
                 // Our own writes of the status come back as changes, too: they change no address.
                 let same =
                     known.is_some_and(|old| old.pool == seen.pool && old.version.uid == seen.version.uid);
                 self.seen_pools.insert(seen.name.clone(), seen);
-                if !same {
-                    self.pools_changed();
+                !same
+            }
+            Step::Gone(seen) => self.seen_pools.remove(&seen.name).is_some(),
+            Step::Named(named) => {
+                let before = self.seen_pools.len();
+                self.seen_pools.retain(|name, _| named.contains(name));
+                self.seen_pools.len() != before
+            }
+            Step::Nothing => false,
+        };
+        if changed {
+            self.pools_changed();
+        }
+        if listed {
+            self.start();
+        }
+    }
+
+    /// A change of a reservation.
+    pub fn reservation(&mut self, change: Change<SeenReservation>) {
+        let listed = matches!(change, Change::Listed);
+        let changed = match self.reservation_list.step(change, |seen| &seen.name) {
+            Step::Set(seen) => {
+                let known = self.reservations.get(&seen.name);
+                let same = known.is_some_and(|old| {
+                    old.reservation == seen.reservation && old.version.uid == seen.version.uid
+                });
+                self.reservations.insert(seen.name.clone(), seen);
+                !same
+            }
+            Step::Gone(seen) => self.reservations.remove(&seen.name).is_some(),
+            Step::Named(named) => {
+                let before = self.reservations.len();
+                self.reservations.retain(|name, _| named.contains(name));
+                self.reservations.len() != before
+            }
+            Step::Nothing => false,
+        };
+        if changed && self.started {
+            self.ledger.set_reservations(&self.pools, start::list(&self.reservations));
+            self.all_due();
+        }
+        if listed {
+            self.start();
+        }
+    }
+
+    /// A change of a namespace.
+    pub fn namespace(&mut self, change: Change<SeenNamespace>) {
+        let listed = matches!(change, Change::Listed);
+        match self.namespace_list.step(change, |seen| &seen.name) {
+            Step::Set(seen) => {
+                let known = self.namespaces.insert(seen.name.clone(), seen.labels.clone());
+                if known.as_ref() != Some(&seen.labels) && self.started {
+                    let of = |key: &ServiceKey| key.namespace == seen.name;
+                    let touched = self.services.iter().filter(|(key, _)| of(key));
+                    let places = touched.map(|(key, entry)| (entry.seen.created, key.clone()));
+                    self.due.extend(places);
                 }
             }
-            Change::Gone(seen) => {
-                if self.seen_pools.remove(&seen.name).is_some() {
-                    self.pools_changed();
+            Step::Gone(seen) => {
+                self.namespaces.remove(&seen.name);
+            }
+            Step::Named(named) => self.namespaces.retain(|name, _| named.contains(name)),
+            Step::Nothing => {}
+        }
+        if listed {
+            self.start();
+        }
+    }
+
+    /// A change of a Node.
+    pub fn node(&mut self, change: Change<SeenNode>) {
+        let listed = matches!(change, Change::Listed);
+        let before: Vec<Box<str>> = self.nodes.keys().cloned().collect();
+        let step = self.node_list.step(change, |seen| &seen.name);
+        if keep(&mut self.nodes, step, |seen| (seen.name, seen.taken)) {
+            self.pools_changed();
+            // A speaker counts as long as its node exists.
+            if self.started && !before.iter().eq(self.nodes.keys()) {
+                self.all_due();
+            }
+        }
+        if listed {
+            self.start();
+        }
+    }
+
+    /// A change of a `ServiceCIDR`.
+    pub fn cidr(&mut self, change: Change<SeenCidr>) {
+        let listed = matches!(change, Change::Listed);
+        let step = self.cidr_list.step(change, |seen| &seen.name);
+        if keep(&mut self.cidrs, step, |seen| (seen.name, seen.taken)) {
+            self.pools_changed();
+        }
+        if listed {
+            self.start();
+        }
+    }
+
+    /// A change of what a speaker says.
+    pub fn speaker(&mut self, change: Change<SeenSpeaker>) {
+        match self.speaker_list.step(change, |seen| &seen.node) {
+            Step::Set(seen) => self.hear(&seen.node.clone(), Some(seen)),
+            Step::Gone(seen) => self.hear(&seen.node, None),
+            Step::Named(named) => {
+                let known: Vec<Box<str>> = self.speakers.nodes().map(Into::into).collect();
+                for node in known.into_iter().filter(|node| !named.contains(node)) {
+                    self.hear(&node, None);
                 }
             }
-            Change::Listed => {
-                if let Some(named) = self.pool_list.running.take() {
-                    let before = self.seen_pools.len();
-                    self.seen_pools.retain(|name, _| named.contains(name));
-                    if self.seen_pools.len() != before {
-                        self.pools_changed();
-                    }
-                }
-                self.pool_list.complete_once = true;
-                self.start();
-            }
+            Step::Nothing => {}
+        }
+    }
+
+    fn hear(&mut self, node: &str, said: Option<SeenSpeaker>) {
+        let affected = self.speakers.set(node, said);
+        let holders = affected.addresses.iter().flat_map(|addr| self.ledger.holders(*addr)).cloned();
+        let named = affected.services.iter().filter_map(|name| name.split_once('/'));
+        let named = named.map(|(namespace, name)| ServiceKey::new(namespace, name));
+        let keys: BTreeSet<ServiceKey> =
+            holders.chain(named).chain(self.unprogrammed.iter().cloned()).collect();
+        for key in &keys {
+            self.make_due(key);
         }
     }
 
@@ -160,27 +425,38 @@ impl Index {
         std::mem::take(&mut self.lost)
     }
 
-    /// The next write to be sent, oldest Service first. Each Service has at most one on its way; tell the result
-    /// with [`Index::written`] or [`Index::failed`].
+    /// The next write to be sent. Each Service has at most one on its way; tell the result with [`Index::written`]
+    /// or [`Index::failed`].
     pub fn next_write(&mut self, now: Timestamp) -> Option<Write> {
         if !self.started {
             return None;
         }
-        if std::mem::take(&mut self.wake) {
-            self.due.extend(self.waiting.iter().cloned());
-        }
-        while let Some((_, key)) = self.due.pop_first() {
-            if let Some(write) = self.decide(&key, now) {
-                if let Some(entry) = self.services.get_mut(&key) {
-                    entry.in_flight = true;
-                }
-                return Some(write);
+        self.consider_all(now);
+        while let Some((_, key)) = self.ready.pop() {
+            if let Some(write) = self.write_for(&key, now).filter(|write| !self.put_off(write)) {
+                return Some(self.sent(write));
             }
-            if std::mem::take(&mut self.wake) {
-                self.due.extend(self.waiting.iter().cloned());
+        }
+        while self.fold_opens <= self.now
+            && let Some((_, key)) = self.folds.first().filter(|(at, _)| *at <= self.now).cloned()
+        {
+            self.folds.pop_first();
+            if let Some(write) = self.write_for(&key, now) {
+                self.fold_opens = self.now + FOLD_ALL;
+                return Some(self.sent(write));
             }
         }
         None
+    }
+
+    fn sent(&mut self, write: Write) -> Write {
+        if let Some(entry) = self.services.get_mut(&write.key) {
+            entry.in_flight = true;
+            if write.status.is_some() {
+                entry.written_at = self.now;
+            }
+        }
+        write
     }
 
     /// A write was done; `seen` is the Service as the API server returned it.
@@ -192,6 +468,26 @@ impl Index {
         let key = seen.key.clone();
         self.set_service(seen);
         self.make_due(&key);
+    }
+
+    /// The API server did not take the `NodePort`s of a write, whatever became of the rest.
+    pub fn ports_refused(&mut self, key: &ServiceKey, refused: PortsRefused) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        match refused {
+            // Whoever has them is not seen yet: they stay counted as used while this process lives.
+            PortsRefused::Taken => {
+                let seen = self.ports_of.get(key);
+                entry.ports.retain(|_, number| seen.is_some_and(|ports| ports.contains(number)));
+            }
+            PortsRefused::OutOfRange => {
+                let given = std::mem::take(&mut entry.ports);
+                entry.ports_refused = Some(PortsRefused::OutOfRange);
+                for number in given.into_values() {
+                    self.ports.remove(number);
+                }
+            }
+        }
+        self.make_due(key);
     }
 
     /// A write failed. Returns how long to wait before [`Index::retry`], if it is worth it.
@@ -225,6 +521,20 @@ impl Index {
         self.seen_pools.values().filter_map(differs).collect()
     }
 
+    /// The reservations whose status is not as it should be, with the status they should have.
+    #[must_use]
+    pub fn reservation_writes(&self, now: Timestamp) -> Vec<(SeenReservation, AddressReservationStatus)> {
+        if !self.started {
+            return Vec::new();
+        }
+        let since = |key: &ServiceKey, addr: IpAddr| self.since.get(&(key.clone(), addr)).copied();
+        let differs = |seen: &SeenReservation| {
+            let desired = reservation_status::desired(seen, &self.pools, &self.ledger, since, now);
+            (desired != seen.status).then(|| (seen.clone(), desired))
+        };
+        self.reservations.values().filter_map(differs).collect()
+    }
+
     /// Services that have an address, and Services that wait for one.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
@@ -235,7 +545,7 @@ impl Index {
     }
 
     /// Capacity and assigned addresses of every usable pool, by family.
-    pub fn usage(&self) -> impl Iterator<Item = (&PoolName, Family, landfall_core::ledger::Usage)> {
+    pub fn usage(&self) -> impl Iterator<Item = (&PoolName, Family, Usage)> {
         self.pools.in_order().flat_map(|usable| {
             let name = &usable.pool.name;
             [Family::V4, Family::V6].map(|family| (name, family, self.ledger.usage(name, family)))
@@ -248,216 +558,10 @@ impl Index {
         }
     }
 
-    fn set_service(&mut self, seen: SeenService) {
-        let key = seen.key.clone();
-        if let Some(entry) = self.services.get(&key) {
-            // The answer to a write arrives before the watch tells of the versions in between. What a list says is
-            // taken as it is.
-            let listing = self.service_list.running.is_some();
-            if !listing && seen.version.is_older_than(&entry.seen.version) {
-                return;
-            }
-            if entry.seen.version.uid != seen.version.uid {
-                self.forget(&key);
-            }
-        }
-        if seen.demand.is_none() && !seen.has_trace() {
-            self.forget(&key);
-            return;
-        }
-        match self.services.get_mut(&key) {
-            Some(entry) if entry.seen == seen => return,
-            Some(entry) => entry.seen = seen,
-            None => {
-                let entry = Entry { seen, granted: Vec::new(), denied: None, in_flight: false, failures: 0 };
-                self.services.insert(key.clone(), entry);
-            }
-        }
-        if self.started {
-            self.adopt(&key);
-            self.settle(&key);
-        }
-        self.make_due(&key);
-    }
-
-    fn forget(&mut self, key: &ServiceKey) {
-        let Some(entry) = self.services.remove(key) else { return };
-        self.due.remove(&(entry.seen.created, key.clone()));
-        self.waiting.remove(&(entry.seen.created, key.clone()));
-        if !self.ledger.release_all(&self.pools, key, 0).is_empty() {
-            self.wake = true;
-        }
-    }
-
-    fn pools_changed(&mut self) {
-        let mut broken = BTreeMap::new();
-        let mut valid = Vec::new();
-        for seen in self.seen_pools.values() {
-            match &seen.pool {
-                Ok(pool) => valid.push(pool.clone()),
-                Err(error) => {
-                    broken.insert(seen.name.clone(), error.to_string());
-                }
-            }
-        }
-        let pools = Pools::new(valid, broken, &[]);
-        if !self.started {
-            self.pools = pools;
-            return;
-        }
-        self.pools = pools;
-        self.ledger.set_pools(&self.pools);
-        // Messages and annotations name pools, so everybody is looked at; few of them change.
+    /// Messages, annotations and conditions name pools, nodes and more, so everybody is looked at; few of them change.
+    fn all_due(&mut self) {
         self.due.extend(self.services.iter().map(|(key, entry)| (entry.seen.created, key.clone())));
     }
-
-    /// Builds the ledger once everything has been seen: from then on decisions are made.
-    fn start(&mut self) {
-        if self.started || !self.service_list.complete_once || !self.pool_list.complete_once {
-            return;
-        }
-        let mut claims = Vec::new();
-        for (key, entry) in &self.services {
-            let adoptable = adoptable(&entry.seen, &self.pools);
-            claims.extend(adoptable.map(|addr| Claim {
-                key: key.clone(),
-                created: entry.seen.created,
-                addr,
-                terms: terms(&entry.seen),
-                contested: false,
-            }));
-        }
-        let (ledger, lost) = Ledger::rebuild(&self.pools, claims);
-        self.ledger = ledger;
-        self.lost = lost;
-        for (key, entry) in &mut self.services {
-            let held = self.ledger.held(key);
-            entry.granted = adoptable(&entry.seen, &self.pools).filter(|addr| held.contains(addr)).collect();
-            self.due.insert((entry.seen.created, key.clone()));
-        }
-        self.started = true;
-        self.hold_the_rest();
-    }
-
-    /// Addresses that stand in a status and are to be taken out of it (of a family no longer wanted, of a Service
-    /// no longer ours) are nobody else's until they are out.
-    fn hold_the_rest(&mut self) {
-        for (key, entry) in &self.services {
-            for addr in &entry.seen.ingress {
-                if entry.seen.has_trace() && self.ledger.holders(*addr).is_empty() {
-                    // Nobody holds it: this cannot fail.
-                    let _ = self.ledger.take(&self.pools, key, *addr, &Terms::default());
-                }
-            }
-        }
-    }
-
-    /// Takes over addresses that stand in the status of a Service which was given none by us.
-    fn adopt(&mut self, key: &ServiceKey) {
-        let Some(entry) = self.services.get_mut(key) else { return };
-        if !entry.granted.is_empty() {
-            return;
-        }
-        for addr in adoptable(&entry.seen, &self.pools) {
-            if self.ledger.take(&self.pools, key, addr, &terms(&entry.seen)).is_ok() {
-                entry.granted.push(addr);
-            }
-        }
-    }
-
-    /// Frees what the Service neither should have nor has any more. An address that it gave up stays taken until
-    /// its status says so: nobody else may get it before.
-    fn settle(&mut self, key: &ServiceKey) {
-        let Some(entry) = self.services.get(key) else { return };
-        let keep =
-            |addr: &std::net::IpAddr| entry.granted.contains(addr) || entry.seen.ingress.contains(addr);
-        let stale: Vec<_> = self.ledger.held(key).iter().copied().filter(|addr| !keep(addr)).collect();
-        for addr in stale {
-            self.ledger.release(&self.pools, key, addr, 0);
-            self.wake = true;
-        }
-    }
-
-    fn decide(&mut self, key: &ServiceKey, now: Timestamp) -> Option<Write> {
-        let entry = self.services.get_mut(key)?;
-        let place = (entry.seen.created, key.clone());
-        if entry.in_flight {
-            return None;
-        }
-        let Some(demand) = entry.seen.demand.clone() else {
-            entry.granted.clear();
-            entry.denied = None;
-            self.waiting.remove(&place);
-            let write = decision::clear(&entry.seen);
-            // What stands in its status stays taken until that is cleared: it may become ours again before.
-            self.settle(key);
-            return write;
-        };
-        if entry.seen.deleting {
-            self.waiting.remove(&place);
-            return None;
-        }
-        let from = entry.seen.allocated_from.as_deref().unwrap_or_default();
-        let home: Vec<PoolName> =
-            from.split(',').filter(|name| !name.is_empty()).map(PoolName::new).collect();
-        let none = Labels::none();
-        let who = Claimant {
-            key,
-            labels: &none,
-            namespace_labels: &none,
-            current: &entry.granted,
-            home: &home,
-            on_removal: &[],
-        };
-        let desired = match allocate(&self.ledger, &self.pools, who, &demand) {
-            Ok(grant) => {
-                for addr in &grant.addresses {
-                    // The decision was made on this very ledger, so nobody else holds it.
-                    let taken = self.ledger.take(&self.pools, key, *addr, &Terms::from(&demand));
-                    debug_assert!(taken.is_ok(), "{taken:?}");
-                }
-                let desired = Desired::granted(&grant, &self.pools, &entry.seen);
-                entry.granted = grant.addresses;
-                if grant.lacking.is_empty() {
-                    self.waiting.remove(&place);
-                } else {
-                    self.waiting.insert(place);
-                }
-                entry.denied = None;
-                desired
-            }
-            Err(denied) => {
-                entry.granted.clear();
-                self.waiting.insert(place);
-                let desired = Desired::denied(&denied);
-                entry.denied = Some(denied);
-                desired
-            }
-        };
-        let write = desired.diff(&entry.seen, now);
-        self.settle(key);
-        write
-    }
-}
-
-fn terms(seen: &SeenService) -> Terms {
-    seen.demand.as_ref().map(Terms::from).unwrap_or_default()
-}
-
-/// The addresses in the status of a Service that it may keep when the ledger does not know them: those of a pool,
-/// and any if our condition says that we gave them (users cannot write it), at most one of each family it wants.
-fn adoptable(seen: &SeenService, pools: &Pools) -> impl Iterator<Item = std::net::IpAddr> {
-    let ours = seen.condition.as_ref().is_some_and(|condition| condition.is_true);
-    let mut families = seen.demand.as_ref().map_or(&[][..], |demand| demand.families.list()).to_vec();
-    let mut adopted = Vec::with_capacity(2);
-    for addr in &seen.ingress {
-        let family = Family::of(*addr);
-        if families.contains(&family) && (ours || pools.of(*addr).is_some()) {
-            families.retain(|other| *other != family);
-            adopted.push(*addr);
-        }
-    }
-    adopted.into_iter()
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use landfall_core::addr::Family as IpFamily;
-use landfall_core::allocate::Denied;
+use landfall_core::allocate::{Denied, Lacking};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::decision::NODE_PORT_REASONS;
 use crate::index::Index;
 
 /// The metrics. Cheap to clone.
@@ -20,6 +21,8 @@ pub struct Metrics {
     pub leader: Gauge,
     /// Writes of a Service's status that gave it an address or another one.
     pub allocations: Counter,
+    /// Addresses given back by Services that are no longer ours.
+    pub releases: Counter,
     /// Refusals told to a Service, by reason.
     pub denials: Family<Reason, Counter>,
     services: Family<State, Gauge>,
@@ -81,6 +84,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("landfall_controller");
         registry.register("leader", "1 while this replica leads", self.leader.clone());
         registry.register("allocations", "Addresses given to Services", self.allocations.clone());
+        registry.register("releases", "Addresses given back by Services", self.releases.clone());
         registry.register("denials", "Refusals told to Services", self.denials.clone());
         registry.register("services", "Services with an address and waiting for one", self.services.clone());
         registry.register("pool_addresses", "Addresses of the pools", self.pool_addresses.clone());
@@ -92,7 +96,10 @@ impl Metrics {
             self.events_dropped.clone(),
         );
         // A series that exists from the start can be alerted on.
-        for reason in Denied::REASONS {
+        for reason in Denied::REASONS.into_iter().chain(Lacking::REASONS).chain(NODE_PORT_REASONS) {
+            if ["Allocated", "OutsidePool"].contains(&reason) {
+                continue;
+            }
             let _ = self.denials.get_or_create(&Reason { reason });
         }
     }
@@ -115,7 +122,13 @@ impl Metrics {
                 IpFamily::V4 => "ipv4",
                 IpFamily::V6 => "ipv6",
             };
-            for (state, count) in [("capacity", usage.capacity), ("assigned", usage.assigned)] {
+            let states = [
+                ("capacity", usage.capacity),
+                ("assigned", usage.assigned),
+                ("quarantined", usage.quarantined),
+                ("reserved", usage.reserved),
+            ];
+            for (state, count) in states {
                 let labels = PoolState { pool: pool.as_str().into(), family, state };
                 self.pool_addresses.get_or_create(&labels).set(float(count));
             }

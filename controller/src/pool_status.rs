@@ -5,29 +5,44 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use landfall_core::addr::Family;
 use landfall_core::ledger::{Ledger, Usage};
 use landfall_core::pool::{Pools, UsablePool};
+use landfall_crds::convert::resting;
 use landfall_crds::{AddressCount, AddressPoolStatus};
 use serde_json::{Value, json};
 
 use crate::seen::SeenPool;
 
+/// Things of the cluster that are named in a message at most.
+const NAMED: usize = 5;
+
 /// What should stand there now. Conditions that do not change keep their time.
 #[must_use]
 pub fn desired(seen: &SeenPool, pools: &Pools, ledger: &Ledger, now: Timestamp) -> AddressPoolStatus {
     let usable = pools.get(&seen.name);
-    let count = |family| {
+    let of = |family| {
         let usable = usable?;
         let declared = usable.pool.addresses.iter().any(|range| range.family() == family);
-        declared.then(|| counts(ledger.usage(&seen.name, family)))
+        declared.then(|| ledger.usage(&seen.name, family))
     };
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
     let (ready, overlapping) = verdicts(seen, usable);
+    let conflict = (false, "NoConflict", "no node has seen a foreign device use an address of it".to_owned());
+    let resting = ledger
+        .resting()
+        .filter(|(addr, _)| pools.of(*addr).is_some_and(|usable| usable.pool.name == seen.name));
+    let told = [
+        ("AddressConflict", conflict),
+        ("Exhausted", exhausted([(Family::V4, v4), (Family::V6, v6)])),
+        ("Overlapping", overlapping),
+        ("Ready", ready),
+    ];
     AddressPoolStatus {
-        ipv4: count(Family::V4),
-        ipv6: count(Family::V6),
-        conditions: vec![
-            condition(seen, "Overlapping", overlapping, now),
-            condition(seen, "Ready", ready, now),
-        ],
-        ..AddressPoolStatus::default()
+        ipv4: v4.map(counts),
+        ipv6: v6.map(counts),
+        resting: resting::write(resting),
+        conditions: told
+            .into_iter()
+            .map(|(type_, verdict)| condition(&seen.status.conditions, seen.generation, type_, verdict, now))
+            .collect(),
     }
 }
 
@@ -36,43 +51,78 @@ fn counts(usage: Usage) -> AddressCount {
         capacity: usage.capacity.to_string(),
         assigned: usage.assigned.to_string(),
         available: usage.available().to_string(),
-        ..AddressCount::default()
+        quarantined: usage.quarantined.to_string(),
+        reserved: usage.reserved.to_string(),
+        conflicting: "0".to_owned(),
     }
 }
 
 /// Status, reason and message of a condition.
-type Verdict = (bool, &'static str, String);
+pub(crate) type Verdict = (bool, &'static str, String);
+
+fn exhausted(families: [(Family, Option<Usage>); 2]) -> Verdict {
+    let none_left = |(family, usage): (Family, Option<Usage>)| {
+        let usage = usage.filter(|usage| usage.capacity > 0 && usage.available() == 0)?;
+        Some(format!("no {family} address is left of {}", usage.capacity))
+    };
+    let full: Vec<String> = families.into_iter().filter_map(none_left).collect();
+    if full.is_empty() {
+        (false, "AddressesLeft", "there are addresses left".to_owned())
+    } else {
+        (true, "NoAddressLeft", full.join("; "))
+    }
+}
 
 fn verdicts(seen: &SeenPool, usable: Option<&UsablePool>) -> (Verdict, Verdict) {
-    let none = (false, "NoOverlap", "no older pool declares any of its addresses".to_owned());
+    let none = (false, "NoOverlap", "none of its addresses belongs to anybody else".to_owned());
     let usable = match (&seen.pool, usable) {
         (Err(error), _) => return ((false, "InvalidAddresses", error.to_string()), none),
-        (Ok(_), None) => return ((false, "NotRead", "the pool has not been read yet".to_owned()), none),
+        (Ok(_), None) => {
+            return ((false, "InvalidAddresses", "the pool has not been read yet".to_owned()), none);
+        }
         (Ok(_), Some(usable)) => usable,
     };
-    let overlapping = if usable.overlaps.is_empty() {
+    let cluster = || {
+        let few: Vec<&str> = usable.taken.iter().take(NAMED).map(|taken| &*taken.by).collect();
+        let more = usable.taken.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("holds {}{more}, which is never given: leave it out by exclude", few.join(", "))
+    };
+    let overlapping = if usable.overlaps.is_empty() && usable.taken.is_empty() {
         none
+    } else if usable.overlaps.is_empty() {
+        (true, "ClusterAddresses", cluster())
     } else {
         let names: Vec<&str> = usable.overlaps.iter().map(landfall_core::name::PoolName::as_str).collect();
-        let message = format!(
+        let mut message = format!(
             "shares addresses with the older pool {}, which keeps them: remove them from one of the pools",
             names.join(", ")
         );
+        if !usable.taken.is_empty() {
+            message = format!("{message}; {}", cluster());
+        }
         (true, "SharesAddresses", message)
     };
     let ready = if usable.serves(Family::V4) || usable.serves(Family::V6) {
         (true, "Ready", "the pool can be used".to_owned())
     } else {
-        let message =
-            "every address of it is left out by exclude or avoidBuggyIPs, or belongs to an older pool";
+        let message = "every address of it is left out by exclude or avoidBuggyIPs, or belongs to an older pool or to the \
+                       cluster itself";
         (false, "NoAddresses", message.to_owned())
     };
     (ready, overlapping)
 }
 
-fn condition(seen: &SeenPool, type_: &str, (is_true, reason, message): Verdict, now: Timestamp) -> Condition {
+/// A condition; one that does not turn keeps its time.
+pub(crate) fn condition(
+    old: &[Condition],
+    generation: Option<i64>,
+    type_: &str,
+    (is_true, reason, message): Verdict,
+    now: Timestamp,
+) -> Condition {
     let status = if is_true { "True" } else { "False" };
-    let old = seen.status.conditions.iter().find(|old| old.type_ == type_ && old.status == status);
+    let old = old.iter().find(|old| old.type_ == type_ && old.status == status);
     // Whole seconds, as the API server keeps them: else the next comparison finds a difference.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     Condition {
@@ -80,7 +130,7 @@ fn condition(seen: &SeenPool, type_: &str, (is_true, reason, message): Verdict, 
         status: status.to_owned(),
         reason: reason.to_owned(),
         message,
-        observed_generation: seen.generation,
+        observed_generation: generation,
         last_transition_time: old.map_or(Time(now), |old| old.last_transition_time.clone()),
     }
 }

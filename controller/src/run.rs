@@ -1,29 +1,35 @@
 //! Puts the parts together: stand for leader, and while leading, watch and work.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client};
-use landfall_crds::AddressPool;
+use landfall_crds::{AddressPool, AddressReservation, SpeakerStatus};
 use landfall_runtime::health::{Health, Pulse};
-use landfall_runtime::watch::{self, Outcome};
+use landfall_runtime::watch::{self, Change, Outcome};
 use landfall_runtime::{http, signal};
 use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch as latch};
 use tokio::task::JoinSet;
 
 use crate::args::Args;
+use crate::hooks::Hooks;
+use crate::index::Choices;
 use crate::leader::Candidate;
 use crate::metrics::{Metrics, Watched};
-use crate::seen::{SeenPool, SeenService};
+use crate::seen::{SeenCidr, SeenNamespace, SeenNode, SeenPool, SeenReservation, SeenService, SeenSpeaker};
 use crate::send::{Sender, record_events};
-use crate::work::{self, Inputs, Outputs};
+use crate::work::{self, Inputs, Observed, Outputs};
 
 /// Changes of Services that may wait: a page of a list; beyond it the watch waits.
 const SERVICE_QUEUE: usize = 512;
-const POOL_QUEUE: usize = 64;
+/// Changes of everything else that may wait.
+const OTHER_QUEUE: usize = 256;
 /// Events that may wait to be recorded; more are dropped and counted.
 const EVENT_QUEUE: usize = 1_024;
 /// The loop beats every second; a loop that has not for this long hangs.
@@ -33,6 +39,11 @@ type Task = (&'static str, anyhow::Result<()>);
 
 /// Runs until a signal comes or this replica can lead no more.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    run_with(args, Hooks::default()).await
+}
+
+/// As [`run`], with something that is called around every write.
+pub async fn run_with(args: Args, hooks: Hooks) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -55,7 +66,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     metrics.leader.set(1);
 
-    let sender = Sender { client, class: args.class.clone(), term: term.clone(), metrics: metrics.clone() };
+    let sender =
+        Sender { client, class: args.class.clone(), term: term.clone(), metrics: metrics.clone(), hooks };
     let (stop, stopped) = latch::channel(false);
     let pulse = health.pulse("the work loop", PULSE);
     let mut tasks = lead(sender, &args, metrics, pulse, stopped);
@@ -103,13 +115,23 @@ fn lead(
         ("watch of Services", Ok(()))
     });
 
-    let (pool_tx, pools) = mpsc::channel(POOL_QUEUE);
-    let counted = count(&metrics, "pool");
-    let api: Api<AddressPool> = Api::all(client.clone());
-    tasks.spawn(async move {
-        watch::run(api, |object| SeenPool::new(&object), pool_tx, counted).await;
-        ("watch of AddressPools", Ok(()))
-    });
+    let (others_tx, others) = mpsc::channel(OTHER_QUEUE);
+    let mut watching = Others { tasks: &mut tasks, client: &client, metrics: &metrics, out: others_tx };
+    watching.watch::<AddressPool, _>("pool", |object| SeenPool::new(&object), Observed::Pool);
+    watching.watch::<AddressReservation, _>(
+        "reservation",
+        |object| SeenReservation::new(&object),
+        Observed::Reservation,
+    );
+    watching.watch::<NamespaceObject, _>(
+        "namespace",
+        |object| SeenNamespace::new(&object),
+        Observed::Namespace,
+    );
+    watching.watch::<Node, _>("node", |object| SeenNode::new(&object), Observed::Node);
+    watching.watch::<ServiceCIDR, _>("service_cidr", |object| SeenCidr::new(&object), Observed::Cidr);
+    watching.watch::<SpeakerStatus, _>("speaker", |object| SeenSpeaker::new(&object), Observed::Speaker);
+    drop(watching);
 
     let (events, recorded) = mpsc::channel(EVENT_QUEUE);
     let counted = metrics.clone();
@@ -119,9 +141,37 @@ fn lead(
     });
 
     let outputs = Outputs { sender, events, instance: args.pod_name.clone(), metrics, pulse };
-    let inputs = Inputs { services, pools, stop };
-    tasks.spawn(async move { ("work", work::run(inputs, outputs).await.map_err(Into::into)) });
+    let inputs = Inputs { services, others, stop };
+    let choices = Choices { finalizer: args.finalizer, node_ports: args.node_port_range };
+    tasks.spawn(async move { ("work", work::run(choices, inputs, outputs).await.map_err(Into::into)) });
     tasks
+}
+
+/// The watches of everything but Services.
+struct Others<'a> {
+    tasks: &'a mut JoinSet<Task>,
+    client: &'a Client,
+    metrics: &'a Metrics,
+    out: mpsc::Sender<Observed>,
+}
+
+impl Others<'_> {
+    fn watch<K, T>(
+        &mut self,
+        kind: &'static str,
+        convert: impl Fn(K) -> T + Send + 'static,
+        wrap: impl Fn(Change<T>) -> Observed + Send + 'static,
+    ) where
+        K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (api, counted, out) =
+            (Api::all(self.client.clone()), count(self.metrics, kind), self.out.clone());
+        self.tasks.spawn(async move {
+            watch::run_into(api, convert, out, wrap, counted).await;
+            (kind, Ok(()))
+        });
+    }
 }
 
 fn count(metrics: &Metrics, kind: &'static str) -> impl Fn(Outcome) + Send + use<> {

@@ -1,21 +1,26 @@
-//! Services and pools as the controller remembers them: what it needs of an object and no more.
+//! Objects as the controller remembers them: what it needs of each and no more.
+
+mod cluster;
+mod service_parts;
+
+pub use cluster::{SeenCidr, SeenNamespace, SeenNode, SeenReservation, SeenSpeaker};
+pub use service_parts::{Finalizers, SeenConditions, SeenPort};
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use landfall_core::addr::Family;
-use landfall_core::demand::{Demand, Port, RawDemand};
+use landfall_core::demand::{Demand, NodePortWish, Port, RawDemand};
 use landfall_core::name::{PoolName, ServiceKey};
-use landfall_core::pool::Pool;
+use landfall_core::pool::{OnRemoval, Pool};
+use landfall_core::selector::Labels;
 use landfall_core::service::Protocol;
 use landfall_crds::class::{ServiceClass, annotation};
 use landfall_crds::convert::{self, FieldError};
 use landfall_crds::{AddressPool, AddressPoolStatus};
 
-/// The type of our condition on a Service.
-pub const ALLOCATED: &str = "landfall.dev/Allocated";
 /// How an address of ours is said to be used (KEP-1860): packets reach a node with it as their destination.
 pub const IP_MODE: &str = "VIP";
 
@@ -29,11 +34,17 @@ pub struct Version {
 }
 
 impl Version {
-    fn of(meta: &ObjectMeta) -> Self {
+    pub(crate) fn of(meta: &ObjectMeta) -> Self {
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             resource: meta.resource_version.as_deref().unwrap_or_default().into(),
         }
+    }
+
+    /// `metadata.resourceVersion` as a number, where it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        self.resource.parse().ok()
     }
 
     /// Whether this version was made before the other one. Resource versions are numbers that grow (KEP-5504);
@@ -47,7 +58,7 @@ impl Version {
     }
 }
 
-/// Our condition as it stands on a Service.
+/// A condition of ours as it stands on a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenCondition {
     /// Whether its status is `True`.
@@ -62,6 +73,10 @@ pub struct SeenCondition {
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts about one object that have nothing to do with each other"
+)]
 pub struct SeenService {
     /// Which one.
     pub key: ServiceKey,
@@ -77,10 +92,26 @@ pub struct SeenService {
     pub ingress: Vec<IpAddr>,
     /// Whether its status holds anything else than addresses in the form we write.
     pub foreign_ingress: bool,
-    /// Our condition.
-    pub condition: Option<SeenCondition>,
+    /// Our conditions.
+    pub conditions: SeenConditions,
     /// The annotation that names the pools of the addresses.
     pub allocated_from: Option<Box<str>>,
+    /// The annotation that says what becomes of the addresses when their pool goes.
+    pub on_removal: Option<Box<str>>,
+    /// Whether it has any annotation.
+    pub annotated: bool,
+    /// Its finalizers.
+    pub finalizers: Finalizers,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its ports as they stand, if it wants `NodePort`s of us.
+    pub ports: Box<[SeenPort]>,
+    /// All `NodePort`s that it has, whoever gave them.
+    pub node_ports: Box<[u16]>,
+    /// Whether it says from where it may be reached.
+    pub restricted: bool,
+    /// Stands for everything that speakers read of it: another one after each change of that.
+    pub content: u64,
 }
 
 impl SeenService {
@@ -91,6 +122,7 @@ impl SeenService {
         let conditions = object.status.as_ref().and_then(|status| status.conditions.as_deref());
         let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+        let demand = demand(object, class);
         Self {
             key: ServiceKey::new(
                 meta.namespace.as_deref().unwrap_or_default(),
@@ -98,36 +130,57 @@ impl SeenService {
             ),
             version: Version::of(meta),
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            demand: demand(object, class),
             deleting: meta.deletion_timestamp.is_some(),
             ingress: ingress.iter().filter_map(address).collect(),
             foreign_ingress: !ingress.iter().all(in_our_form),
-            condition: conditions
-                .unwrap_or_default()
-                .iter()
-                .find(|c| c.type_ == ALLOCATED)
-                .map(seen_condition),
+            conditions: SeenConditions::new(conditions.unwrap_or_default()),
             allocated_from: text(meta, annotation::ALLOCATED_FROM).map(Into::into),
+            on_removal: text(meta, annotation::ON_REMOVAL).map(Into::into),
+            annotated: meta.annotations.is_some(),
+            finalizers: Finalizers::new(meta),
+            labels: convert::labels(meta.labels.as_ref()),
+            ports: if demand.as_ref().is_some_and(|demand| demand.node_ports == NodePortWish::Wanted) {
+                service_parts::ports(object)
+            } else {
+                Box::default()
+            },
+            node_ports: service_parts::node_ports(object),
+            restricted: service_parts::restricted(object),
+            content: service_parts::content(object),
+            demand,
         }
     }
 
     /// Whether the object carries anything that only we write.
     #[must_use]
-    pub const fn has_trace(&self) -> bool {
-        self.condition.is_some() || self.allocated_from.is_some()
+    pub fn has_trace(&self) -> bool {
+        self.conditions != SeenConditions::default()
+            || self.allocated_from.is_some()
+            || self.on_removal.is_some()
+    }
+
+    /// The pools that the annotation names.
+    #[must_use]
+    pub fn home(&self) -> Vec<PoolName> {
+        let names = self.allocated_from.as_deref().unwrap_or_default().split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(PoolName::new).collect()
+    }
+
+    /// What the annotation says is to become of the addresses, in their order; the last one stands for all that
+    /// follow.
+    #[must_use]
+    pub fn recorded_removal(&self) -> Vec<OnRemoval> {
+        let words = self.on_removal.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let read = |word| match word {
+            "Reassign" => Some(OnRemoval::Reassign),
+            "Keep" => Some(OnRemoval::Keep),
+            _ => None,
+        };
+        words.filter_map(read).collect()
     }
 }
 
-fn seen_condition(condition: &Condition) -> SeenCondition {
-    SeenCondition {
-        is_true: condition.status == "True",
-        reason: condition.reason.as_str().into(),
-        message: condition.message.as_str().into(),
-        since: condition.last_transition_time.0,
-    }
-}
-
-fn text<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
@@ -253,25 +306,44 @@ mod tests {
             },
         }));
         let request = Request { addresses: vec![], pool: Some("lan".into()) };
-        assert_eq!(
-            seen,
-            SeenService {
-                key: ServiceKey::new("shop", "web"),
-                version: Version { uid: "u".into(), resource: "7".into() },
-                created: 1_767_225_600,
-                demand: Some(Demand { request: Ok(request), ..Demand::plain(Families::Prefer(Family::V6)) }),
-                deleting: false,
-                ingress: vec!["192.0.2.100".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-                foreign_ingress: false,
-                condition: Some(SeenCondition {
-                    is_true: true,
-                    reason: "Allocated".into(),
-                    message: "m".into(),
-                    since: "2026-01-01T00:00:05Z".parse().unwrap(),
-                }),
-                allocated_from: Some("lan".into()),
-            }
-        );
+        assert_eq!(seen.key, ServiceKey::new("shop", "web"));
+        assert_eq!(seen.version, Version { uid: "u".into(), resource: "7".into() });
+        assert_eq!((seen.created, seen.deleting, seen.foreign_ingress), (1_767_225_600, false, false));
+        let demand = Demand { request: Ok(request), ..Demand::plain(Families::Prefer(Family::V6)) };
+        assert_eq!(seen.demand, Some(demand));
+        assert_eq!(seen.ingress, ["192.0.2.100", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap()));
+        let told = SeenCondition {
+            is_true: true,
+            reason: "Allocated".into(),
+            message: "m".into(),
+            since: "2026-01-01T00:00:05Z".parse().unwrap(),
+        };
+        assert_eq!(seen.conditions.allocated, Some(told));
+        assert_eq!(seen.home(), [PoolName::new("lan")]);
+        assert!(seen.annotated && seen.finalizers.ours.is_none() && !seen.restricted);
+    }
+
+    #[test]
+    fn what_speakers_read_and_nothing_else_makes_another_content() {
+        let base = json!({"metadata": {"resourceVersion": "1"}, "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1"}});
+        let content = |change: serde_json::Value| {
+            let mut object = base.clone();
+            json_patch::merge(&mut object, &change);
+            service(object).content
+        };
+        let same = content(json!({}));
+        for (change, differs) in [
+            (json!({"metadata": {"resourceVersion": "2", "annotations": {"mine": "x"}}}), false),
+            (
+                json!({"status": {"conditions": [{"type": "x", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:05Z"}]}}),
+                false,
+            ),
+            (json!({"spec": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}), true),
+            (json!({"metadata": {"annotations": {annotation::SOURCE_RANGES: "192.0.2.0/24"}}}), true),
+            (json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}), true),
+        ] {
+            assert_eq!(content(change.clone()) != same, differs, "{change}");
+        }
     }
 
     #[test]

@@ -9,15 +9,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use landfall_crds::class::ServiceClass;
-use landfall_crds::{AddressPool, AddressPoolStatus};
+use landfall_crds::{AddressPool, AddressPoolStatus, AddressReservation, AddressReservationStatus};
 use tokio::task::JoinSet;
 
 use crate::decision::{Note, Write};
+use crate::hooks::{Hooks, Moment};
 use crate::index::Failure;
 use crate::leader::{REQUEST_TIMEOUT, Term};
 use crate::metrics::Metrics;
 use crate::pool_status;
-use crate::seen::{SeenPool, SeenService, Version};
+use crate::reservation_status;
+use crate::seen::{SeenPool, SeenReservation, SeenService, Version};
 
 /// The name under which our fields are owned (server-side apply), and that reports Events.
 pub const MANAGER: &str = "landfall-controller";
@@ -37,6 +39,9 @@ pub enum SendError {
     /// The term of this leader is over, so nothing was sent.
     #[error("this replica does not lead any more")]
     NotLeading,
+    /// The object as it would be is not valid.
+    #[error("the API server finds the object invalid: {0}")]
+    Invalid(String),
     /// Anything else.
     #[error("the API server refused or could not be reached")]
     Other(#[source] Box<kube::Error>),
@@ -47,7 +52,9 @@ impl From<&SendError> for Failure {
         match error {
             SendError::Conflict => Self::Conflict,
             SendError::Gone => Self::Gone,
-            SendError::Timeout(_) | SendError::NotLeading | SendError::Other(_) => Self::Other,
+            SendError::Timeout(_) | SendError::NotLeading | SendError::Invalid(_) | SendError::Other(_) => {
+                Self::Other
+            }
         }
     }
 }
@@ -61,6 +68,9 @@ pub async fn request<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(SendError::Conflict),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(SendError::Gone),
+        Ok(Err(kube::Error::Api(status))) if status.code == 422 => {
+            Err(SendError::Invalid(status.message.clone()))
+        }
         Ok(Err(error)) => Err(SendError::Other(Box::new(error))),
         Err(_) => Err(SendError::Timeout(within)),
     }
@@ -74,6 +84,7 @@ pub const fn outcome<T>(result: &Result<T, SendError>) -> &'static str {
         Err(SendError::Conflict) => "conflict",
         Err(SendError::Gone) => "gone",
         Err(SendError::Timeout(_)) => "timeout",
+        Err(SendError::Invalid(_)) => "invalid",
         Err(SendError::NotLeading | SendError::Other(_)) => "error",
     }
 }
@@ -89,6 +100,8 @@ pub struct Sender {
     pub term: Term,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// What is called around every write.
+    pub hooks: Hooks,
 }
 
 /// What became of a [`Write`].
@@ -102,45 +115,82 @@ pub struct Sent {
     pub status_done: bool,
     /// What went wrong, if anything did.
     pub error: Option<SendError>,
+    /// Why the API server did not take the `NodePort`s, if it did not.
+    pub ports_refused: Option<PortsRefused>,
+}
+
+/// Why the API server does not take `NodePort`s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortsRefused {
+    /// Somebody else has one of them.
+    Taken,
+    /// They are outside its own range.
+    OutOfRange,
+}
+
+impl PortsRefused {
+    /// What the words of the API server mean (`pkg/registry/core/service/portallocator/allocator.go`).
+    fn read(message: &str) -> Option<Self> {
+        if message.contains("already allocated") {
+            Some(Self::Taken)
+        } else if message.contains("not in the valid range") {
+            Some(Self::OutOfRange)
+        } else {
+            None
+        }
+    }
 }
 
 impl Sender {
-    /// Writes to a Service: the status first, because it is the record of who has which address; the annotation is
-    /// made from it again should the program end in between.
+    /// Writes to a Service, its metadata and its status in the order that the write says.
     pub async fn write(self, write: Write) -> Sent {
-        let api: Api<Service> = Api::namespaced(self.client.clone(), write.key.namespace.as_str());
-        let mut sent = Sent { seen: None, status_done: false, error: None, write };
-        let mut version: Version = sent.write.version.clone();
-        if let Some(patch) = sent.write.status_patch() {
-            let params = PatchParams::apply(MANAGER).force();
-            let result = self
-                .within_term(api.patch_status(&sent.write.key.name, &params, &Patch::Apply(&patch)))
-                .await;
-            self.metrics.wrote("service_status", outcome(&result));
-            match result {
-                Ok(object) => {
-                    let seen = SeenService::new(&object, &self.class);
-                    version = seen.version.clone();
-                    sent.seen = Some(seen);
-                }
-                Err(error) => {
-                    sent.error = Some(error);
-                    return sent;
-                }
-            }
-        }
-        sent.status_done = true;
-        if let Some(patch) = sent.write.metadata_patch(&version) {
-            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            let result =
-                self.within_term(api.patch(&sent.write.key.name, &params, &Patch::Merge(&patch))).await;
-            self.metrics.wrote("service_metadata", outcome(&result));
-            match result {
-                Ok(object) => sent.seen = Some(SeenService::new(&object, &self.class)),
-                Err(error) => sent.error = Some(error),
+        let first = write.status_first;
+        let mut sent = Sent { seen: None, status_done: false, error: None, ports_refused: None, write };
+        for status in [first, !first] {
+            let done = if status { self.status(&mut sent).await } else { self.metadata(&mut sent).await };
+            if let Err(error) = done {
+                sent.error = Some(error);
+                break;
             }
         }
         sent
+    }
+
+    async fn status(&self, sent: &mut Sent) -> Result<(), SendError> {
+        if let Some(patch) = sent.write.status_patch(sent.version()) {
+            let api: Api<Service> = Api::namespaced(self.client.clone(), sent.write.key.namespace.as_str());
+            let params = PatchParams::apply(MANAGER).force();
+            let (name, patch) = (&*sent.write.key.name, Patch::Apply(&patch));
+            let request = api.patch_status(name, &params, &patch);
+            let result = self.within_term("service_status", request).await;
+            sent.seen = Some(SeenService::new(&result?, &self.class));
+        }
+        sent.status_done = true;
+        Ok(())
+    }
+
+    async fn metadata(&self, sent: &mut Sent) -> Result<(), SendError> {
+        let result = self.patch(sent, true).await;
+        if let Err(SendError::Invalid(message)) = &result
+            && let Some(refused) = PortsRefused::read(message)
+        {
+            // The ports must not hold up the address.
+            sent.ports_refused = Some(refused);
+            return self.patch(sent, false).await;
+        }
+        result
+    }
+
+    async fn patch(&self, sent: &mut Sent, with_node_ports: bool) -> Result<(), SendError> {
+        let Some(patch) = sent.write.metadata_patch(sent.version(), with_node_ports) else { return Ok(()) };
+        let patch: json_patch::Patch =
+            serde_json::from_value(patch).map_err(|error| SendError::Invalid(error.to_string()))?;
+        let api: Api<Service> = Api::namespaced(self.client.clone(), sent.write.key.namespace.as_str());
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let (name, patch) = (&*sent.write.key.name, Patch::Json::<()>(patch));
+        let result = self.within_term("service_metadata", api.patch(name, &params, &patch)).await;
+        sent.seen = Some(SeenService::new(&result?, &self.class));
+        Ok(())
     }
 
     /// Writes the status of a pool and returns the pool as it is then.
@@ -148,28 +198,53 @@ impl Sender {
         let api: Api<AddressPool> = Api::all(self.client.clone());
         let patch = pool_status::patch(&seen, &status);
         let params = PatchParams::apply(MANAGER).force();
-        let result =
-            self.within_term(api.patch_status(seen.name.as_str(), &params, &Patch::Apply(&patch))).await;
-        self.metrics.wrote("pool_status", outcome(&result));
-        result.map(|object| SeenPool::new(&object))
+        let patch = Patch::Apply(&patch);
+        let request = api.patch_status(seen.name.as_str(), &params, &patch);
+        self.within_term("pool_status", request).await.map(|object| SeenPool::new(&object))
+    }
+
+    /// Writes the status of a reservation and returns the reservation as it is then.
+    pub async fn write_reservation(
+        self,
+        seen: SeenReservation,
+        status: AddressReservationStatus,
+    ) -> Result<SeenReservation, SendError> {
+        let api: Api<AddressReservation> = Api::all(self.client.clone());
+        let patch = reservation_status::patch(&seen, &status);
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&patch);
+        let request = api.patch_status(&seen.name, &params, &patch);
+        self.within_term("reservation_status", request).await.map(|object| SeenReservation::new(&object))
     }
 
     async fn within_term<T>(
         &self,
+        what: &'static str,
         future: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, SendError> {
-        if !self.term.lasts() {
-            return Err(SendError::NotLeading);
-        }
-        request(REQUEST_TIMEOUT, future).await
+        self.hooks.call(Moment::Before, what);
+        let result = if self.term.lasts() {
+            request(REQUEST_TIMEOUT, future).await
+        } else {
+            Err(SendError::NotLeading)
+        };
+        self.hooks.call(Moment::After, what);
+        self.metrics.wrote(what, outcome(&result));
+        result
+    }
+}
+
+impl Sent {
+    /// The newest version of the object that is known.
+    fn version(&self) -> &Version {
+        self.seen.as_ref().map_or(&self.write.version, |seen| &seen.version)
     }
 }
 
 /// An Event about a Service, as the API server takes it.
 #[must_use]
 pub fn event(write: &Write, note: &Note, instance: &str, now: Timestamp) -> Event {
-    // Longest text the API server takes (validation of events.k8s.io).
-    let text: String = note.message.chars().take(1_000).collect();
+    let text = note_text(&note.message);
     let namespace = write.key.namespace.as_str().to_owned();
     Event {
         metadata: ObjectMeta {
@@ -195,6 +270,15 @@ pub fn event(write: &Write, note: &Note, instance: &str, now: Timestamp) -> Even
         }),
         ..Event::default()
     }
+}
+
+/// The longest text the API server takes, in bytes (`NoteLengthLimit`, `pkg/apis/core/validation/events.go`).
+const NOTE_BYTES: usize = 1_024;
+
+/// A text that fits: cut at a character.
+fn note_text(message: &str) -> String {
+    let fits = |at: &(usize, char)| at.0 + at.1.len_utf8() < NOTE_BYTES;
+    message.char_indices().take_while(fits).map(|(_, c)| c).collect()
 }
 
 /// Events recorded at the same time: they keep pace with the writes they tell of.

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::decision::{Note, Write};
-use crate::index::{Failure, Index};
+use crate::index::{Choices, Failure, Index};
 use crate::metrics::{Metrics, Reason};
-use crate::seen::{SeenPool, SeenService};
+use crate::seen::{SeenCidr, SeenNamespace, SeenNode, SeenPool, SeenReservation, SeenService, SeenSpeaker};
 use crate::send::{SendError, Sender, Sent, event};
 
 /// Writes on their way at the same time: enough to keep an API server of a few cores busy, few enough to leave it
@@ -33,10 +33,28 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Inputs {
     /// Changes of Services.
     pub services: mpsc::Receiver<Change<SeenService>>,
-    /// Changes of pools.
-    pub pools: mpsc::Receiver<Change<SeenPool>>,
+    /// Changes of everything else.
+    pub others: mpsc::Receiver<Observed>,
     /// Becomes true when the program is to end.
     pub stop: watch::Receiver<bool>,
+}
+
+/// A change of anything but a Service.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "pools are few, and so are those in the queue")]
+pub enum Observed {
+    /// Of a pool.
+    Pool(Change<SeenPool>),
+    /// Of a reservation.
+    Reservation(Change<SeenReservation>),
+    /// Of a namespace.
+    Namespace(Change<SeenNamespace>),
+    /// Of a Node.
+    Node(Change<SeenNode>),
+    /// Of a `ServiceCIDR`.
+    Cidr(Change<SeenCidr>),
+    /// Of what a speaker says.
+    Speaker(Change<SeenSpeaker>),
 }
 
 /// Where the loop sends to.
@@ -67,6 +85,8 @@ struct Work {
     writes: JoinSet<Sent>,
     pool_writes: JoinSet<(PoolName, Result<SeenPool, SendError>)>,
     pools_on_their_way: BTreeSet<PoolName>,
+    reservation_writes: JoinSet<(Box<str>, Result<SeenReservation, SendError>)>,
+    reservations_on_their_way: BTreeSet<Box<str>>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     /// When the pools may be looked at next, if that is due.
     pools_due: Option<Instant>,
@@ -74,10 +94,12 @@ struct Work {
 }
 
 /// Runs until `stop`, then waits for what is on its way.
-pub async fn run(mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> {
+pub async fn run(choices: Choices, mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> {
     let mut work = Work {
-        index: Index::default(),
+        index: Index::new(choices),
         outputs,
+        reservation_writes: JoinSet::new(),
+        reservations_on_their_way: BTreeSet::new(),
         writes: JoinSet::new(),
         pool_writes: JoinSet::new(),
         pools_on_their_way: BTreeSet::new(),
@@ -88,6 +110,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> 
     let mut tick = tokio::time::interval(TICK);
     loop {
         let retry_at = work.retries.first().map(|(at, _)| *at);
+        let alarm = work.alarm();
         tokio::select! {
             biased;
             stopped = inputs.stop.wait_for(|stop| *stop) => {
@@ -96,9 +119,16 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> 
             }
             Some(sent) = work.writes.join_next() => if let Ok(sent) = sent { work.sent(sent) },
             Some(done) = work.pool_writes.join_next() => if let Ok((name, done)) = done { work.pool_sent(&name, done) },
-            change = inputs.pools.recv() => {
-                let Some(change) = change else { return Err(WorkError::WatchEnded("AddressPools")) };
-                work.index.pool(change);
+            Some(done) = work.reservation_writes.join_next() => {
+                if let Ok((name, done)) = done { work.reservation_sent(&name, done) }
+            }
+            change = inputs.others.recv() => {
+                let Some(change) = change else { return Err(WorkError::WatchEnded("pools, nodes and more")) };
+                work.observe(change);
+                for _ in 0..BATCH {
+                    let Ok(change) = inputs.others.try_recv() else { break };
+                    work.observe(change);
+                }
             }
             change = inputs.services.recv() => {
                 let Some(change) = change else { return Err(WorkError::WatchEnded("Services")) };
@@ -109,6 +139,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> 
                 }
             }
             () = sleep_until(retry_at) => work.retry(),
+            () = sleep_until(alarm) => {}
             () = sleep_until(work.pools_due) => work.look_at_pools(),
             _ = tick.tick() => work.outputs.pulse.beat(),
         }
@@ -116,6 +147,7 @@ pub async fn run(mut inputs: Inputs, outputs: Outputs) -> Result<(), WorkError> 
     }
     while work.writes.join_next().await.is_some() {}
     while work.pool_writes.join_next().await.is_some() {}
+    while work.reservation_writes.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -127,7 +159,28 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Work {
+    fn observe(&mut self, change: Observed) {
+        match change {
+            Observed::Pool(change) => self.index.pool(change),
+            Observed::Reservation(change) => self.index.reservation(change),
+            Observed::Namespace(change) => self.index.namespace(change),
+            Observed::Node(change) => self.index.node(change),
+            Observed::Cidr(change) => self.index.cidr(change),
+            Observed::Speaker(change) => self.index.speaker(change),
+        }
+    }
+
+    /// When there is something to do although nothing happens.
+    fn alarm(&self) -> Option<Instant> {
+        if self.writes.len() >= MAX_WRITES {
+            return None;
+        }
+        let wait = self.index.next_alarm()? - Timestamp::now().as_millisecond();
+        Some(Instant::now() + Duration::from_millis(u64::try_from(wait).unwrap_or(0).max(1)))
+    }
+
     fn dispatch(&mut self) {
+        self.index.tick(Timestamp::now());
         for lost in self.index.take_lost() {
             tracing::warn!(service = %lost.key, addr = %lost.addr, holder = %lost.winner,
                 "two Services had one address: the younger gets another");
@@ -143,12 +196,15 @@ impl Work {
     }
 
     fn sent(&mut self, sent: Sent) {
-        let Sent { write, seen, status_done, error } = sent;
+        let Sent { write, seen, status_done, error, ports_refused } = sent;
         if status_done && let Some(note) = &write.note {
             self.told(&write, note);
         }
         if let Some(seen) = seen {
             self.index.written(seen);
+        }
+        if let Some(refused) = ports_refused {
+            self.index.ports_refused(&write.key, refused);
         }
         let Some(error) = error else { return };
         if matches!(error, SendError::Conflict | SendError::Gone) {
@@ -165,6 +221,8 @@ impl Work {
         let metrics = &self.outputs.metrics;
         if note.warning {
             metrics.denials.get_or_create(&Reason { reason: note.reason }).inc();
+        } else if note.reason == "Released" {
+            metrics.releases.inc();
         } else {
             metrics.allocations.inc();
         }
@@ -192,6 +250,25 @@ impl Work {
             if self.pools_on_their_way.insert(seen.name.clone()) {
                 let (name, sender) = (seen.name.clone(), self.outputs.sender.clone());
                 self.pool_writes.spawn(async move { (name, sender.write_pool(seen, status).await) });
+            }
+        }
+        for (seen, status) in self.index.reservation_writes(Timestamp::now()) {
+            if self.reservations_on_their_way.insert(seen.name.clone()) {
+                let (name, sender) = (seen.name.clone(), self.outputs.sender.clone());
+                self.reservation_writes
+                    .spawn(async move { (name, sender.write_reservation(seen, status).await) });
+            }
+        }
+    }
+
+    fn reservation_sent(&mut self, name: &str, result: Result<SeenReservation, SendError>) {
+        self.reservations_on_their_way.remove(name);
+        match result {
+            Ok(seen) => self.index.reservation(Change::Set(seen)),
+            Err(SendError::Conflict | SendError::Gone) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(reservation = name, error, "status not written");
             }
         }
     }

@@ -49,6 +49,21 @@ pub async fn run<K, T>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
+    run_into(api, convert, changes, |change| change, observe).await;
+}
+
+/// As [`run`], into a channel of something wider: `wrap` says how a change is told there.
+pub async fn run_into<K, T, W>(
+    api: Api<K>,
+    convert: impl Fn(K) -> T + Send,
+    changes: mpsc::Sender<W>,
+    wrap: impl Fn(Change<T>) -> W + Send,
+    observe: impl Fn(Outcome) + Send,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Send,
+    W: Send,
+{
     let mut events =
         Box::pin(watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default()));
     while let Some(event) = events.next().await {
@@ -64,7 +79,7 @@ pub async fn run<K, T>(
             }
         };
         observe(Outcome::Event);
-        if changes.send(change).await.is_err() {
+        if changes.send(wrap(change)).await.is_err() {
             return;
         }
     }

@@ -1,195 +1,145 @@
-//! Patches, compared whole.
+//! Patches as they are sent.
 
+use k8s_openapi::api::core::v1::Service;
 use landfall_core::addr::Family;
-
-use landfall_core::name::ServiceKey;
 use landfall_core::pool::Pool;
-
-use landfall_core::allocate::{Lacking, Outside};
+use landfall_crds::class::ServiceClass;
 
 use super::*;
-use crate::seen::SeenCondition;
 
 fn pools() -> Pools {
     let pool = |name: &str, addresses: &[&str]| {
         Pool::new(name, 1, addresses.iter().map(|text| text.parse().unwrap()))
     };
-    Pools::new(
-        [pool("lan", &["192.0.2.0/24", "2001:db8::/64"]), pool("dmz", &["2001:db8:1::/64"])],
-        [].into(),
-        &[],
-    )
-}
-
-fn seen() -> SeenService {
-    SeenService {
-        key: ServiceKey::new("shop", "web"),
-        version: Version { uid: "u1".into(), resource: "42".into() },
-        created: 0,
-        demand: None,
-        deleting: false,
-        ingress: vec![],
-        foreign_ingress: false,
-        condition: None,
-        allocated_from: None,
-    }
-}
-
-fn grant(addresses: &[&str], lacking: Option<Lacking>) -> Grant {
-    let lacking = lacking.into_iter().collect();
-    Grant { addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(), lacking }
+    Pools::new([pool("lan", &["192.0.2.0/24", "2001:db8::/64"])], [].into(), &[])
 }
 
 fn now() -> Timestamp {
     "2026-01-01T12:00:00.5Z".parse().unwrap()
 }
 
-/// The Service as it is after the write.
-fn after(desired: &Desired, before: &SeenService) -> SeenService {
-    SeenService {
-        ingress: desired.addresses.clone(),
-        foreign_ingress: false,
-        condition: Some(SeenCondition {
-            is_true: !desired.addresses.is_empty(),
-            reason: desired.reason.into(),
-            message: desired.message.as_str().into(),
-            since: "2026-01-01T12:00:00Z".parse().unwrap(),
-        }),
-        allocated_from: desired.allocated_from.clone(),
-        ..before.clone()
-    }
+fn seen(change: &Value) -> SeenService {
+    let mut object = json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "u", "resourceVersion": "7"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ipFamilies": ["IPv4"]},
+    });
+    json_patch::merge(&mut object, change);
+    let class = ServiceClass { name: "landfall.dev/landfall".into(), is_default: true };
+    SeenService::new(&serde_json::from_value::<Service>(object).unwrap(), &class)
+}
+
+fn granted(addr: &str) -> Desired {
+    let grant = Grant { addresses: vec![addr.parse().unwrap()], lacking: Vec::new() };
+    let origin = Origin { pools: vec!["lan".into()], on_removal: vec![OnRemoval::Keep] };
+    Desired::granted(&grant, &pools(), &origin)
 }
 
 #[test]
-fn a_first_address_is_one_status_and_one_metadata_write_on_the_version_read() {
+fn a_first_address_is_one_metadata_write_and_then_one_status_write_on_the_version_read() {
     for addr in ["192.0.2.7", "2001:db8::7"] {
-        let desired = Desired::granted(&grant(&[addr], None), &pools(), &seen());
-        let write = desired.diff(&seen(), now()).unwrap();
+        let write = granted(addr).diff(&seen(&json!({})), now()).unwrap();
+        assert!(!write.status_first && !write.fold);
         assert_eq!(
-            write.status_patch().unwrap(),
+            write.metadata_patch(&write.version, true).unwrap(),
+            json!([
+                {"op": "test", "path": "/metadata/uid", "value": "u"},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
+                {"op": "add", "path": "/metadata/finalizers", "value": ["service.kubernetes.io/load-balancer-cleanup"]},
+                {"op": "add", "path": "/metadata/annotations", "value": {}},
+                {"op": "add", "path": "/metadata/annotations/landfall.dev~1allocated-from", "value": "lan"},
+                {"op": "add", "path": "/metadata/annotations/landfall.dev~1on-removal", "value": "Keep"},
+            ])
+        );
+        let newer = Version { uid: "u".into(), resource: "8".into() };
+        assert_eq!(
+            write.status_patch(&newer).unwrap(),
             json!({
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "resourceVersion": "42"},
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "8"},
                 "status": {
                     "loadBalancer": {"ingress": [{"ip": addr, "ipMode": "VIP"}]},
                     "conditions": [{
-                        "type": "landfall.dev/Allocated",
-                        "status": "True",
-                        "reason": "Allocated",
-                        "message": format!("{addr} from pool lan"),
-                        "lastTransitionTime": "2026-01-01T12:00:00Z",
+                        "type": "landfall.dev/Allocated", "status": "True", "reason": "Allocated",
+                        "message": format!("{addr} from pool lan"), "lastTransitionTime": "2026-01-01T12:00:00Z",
                     }],
                 },
             })
         );
-        let newer = Version { uid: "u1".into(), resource: "43".into() };
-        assert_eq!(
-            write.metadata_patch(&newer).unwrap(),
-            json!({"metadata": {
-                "uid": "u1", "resourceVersion": "43", "annotations": {"landfall.dev/allocated-from": "lan"},
-            }})
-        );
-        let message = format!("{addr} from pool lan");
-        assert_eq!(write.note, Some(Note { warning: false, reason: "Allocated", message }));
+        let note = write.note.unwrap();
+        assert_eq!((note.warning, note.reason), (false, "Allocated"));
     }
 }
 
 #[test]
-fn a_service_that_is_as_it_should_be_is_left_alone() {
-    let cases = [
-        Desired::granted(&grant(&["192.0.2.7"], None), &pools(), &seen()),
-        Desired::granted(&grant(&["2001:db8::7"], None), &pools(), &seen()),
-        Desired::denied(&Denied::NoPool),
-    ];
-    for desired in cases {
-        assert_eq!(desired.diff(&after(&desired, &seen()), now()), None);
-    }
-}
-
-#[test]
-fn a_refusal_says_why_and_takes_rubbish_out_of_the_status() {
-    let rubbish = SeenService { foreign_ingress: true, ..seen() };
-    let write = Desired::denied(&Denied::NoPool).diff(&rubbish, now()).unwrap();
+fn what_stands_there_already_is_left_alone() {
+    let desired = granted("192.0.2.7");
+    let write = desired.diff(&seen(&json!({})), now()).unwrap();
+    let before = json!({
+        "metadata": {
+            "finalizers": ["other", "service.kubernetes.io/load-balancer-cleanup"],
+            "annotations": {"landfall.dev/allocated-from": "lan", "landfall.dev/on-removal": "Keep", "mine": "x"},
+        },
+        "status": write.status.unwrap(),
+    });
+    assert_eq!(desired.diff(&seen(&before), now()), None);
+    // A refusal takes it all off: the status first, and of the finalizers ours alone.
+    let refused = Desired::denied(&Denied::NoPoolForFamily { family: Family::V4 });
+    let write = refused.diff(&seen(&before), now()).unwrap();
+    assert!(write.status_first && write.note.as_ref().unwrap().warning);
+    let patch = write.metadata_patch(&write.version, true).unwrap();
+    assert_eq!(patch[3], json!({"op": "remove", "path": "/metadata/finalizers/1"}));
     assert_eq!(
-        write.status.unwrap(),
-        json!({
-            "loadBalancer": {"ingress": []},
-            "conditions": [{
-                "type": "landfall.dev/Allocated",
-                "status": "False",
-                "reason": "NoPool",
-                "message": "there is no AddressPool that can be used: create one",
-                "lastTransitionTime": "2026-01-01T12:00:00Z",
-            }],
-        })
+        patch[4],
+        json!({"op": "remove", "path": "/metadata/annotations/landfall.dev~1allocated-from"})
     );
-    assert_eq!(write.metadata, None);
-    assert!(write.note.unwrap().warning);
 }
 
 #[test]
-fn the_time_of_a_condition_is_that_of_its_last_turn() {
-    let first = Desired::denied(&Denied::NoPool);
-    let refused = after(&first, &seen());
-    let later = "2026-01-02T00:00:00Z".parse().unwrap();
-    let time = |write: Write| write.status.unwrap()["conditions"][0]["lastTransitionTime"].clone();
-    let other = Desired::denied(&Denied::UnknownPool { pool: "x".into() });
-    assert_eq!(time(other.diff(&refused, later).unwrap()), "2026-01-01T12:00:00Z");
-    let given = Desired::granted(&grant(&["192.0.2.7"], None), &pools(), &refused);
-    assert_eq!(time(given.diff(&refused, later).unwrap()), "2026-01-02T00:00:00Z");
-}
-
-#[test]
-fn what_lacks_is_said_beside_what_is_given() {
-    let denied = Denied::NoPoolForFamily { family: Family::V6 };
-    let half = Desired::granted(
-        &grant(&["192.0.2.7"], Some(Lacking::SecondFamily(denied.clone()))),
-        &pools(),
-        &seen(),
-    );
-    assert_eq!((half.reason, half.is_true()), ("SecondFamilyUnavailable", true));
-    assert!(
-        half.message
-            .starts_with("192.0.2.7 from pool lan; no AddressPool with autoAssign holds IPv6 addresses")
-    );
-    let kept = Desired::granted(&grant(&["192.0.2.7"], Some(Lacking::Requested(denied))), &pools(), &seen());
-    assert_eq!(kept.reason, "RequestedAddressUnavailable");
-}
-
-#[test]
-fn two_pools_are_named_in_the_order_of_the_addresses() {
-    let both = grant(&["2001:db8:1::1", "192.0.2.7"], None);
-    let desired = Desired::granted(&both, &pools(), &seen());
-    assert_eq!(desired.allocated_from.as_deref(), Some("dmz,lan"));
-    let one = grant(&["192.0.2.7", "2001:db8::1"], None);
-    let desired = Desired::granted(&one, &pools(), &seen());
-    assert_eq!(desired.allocated_from.as_deref(), Some("lan"));
-}
-
-#[test]
-fn an_address_whose_pool_is_gone_stays_and_its_pool_is_remembered() {
-    // A48, A69
-    for addr in ["10.0.0.1", "fd00::1"] {
-        let before = SeenService { allocated_from: Some("gone".into()), ..seen() };
-        let why = Outside::Gone(Some("gone".into()));
-        let lacking = Lacking::OutsidePool { addr: addr.parse().unwrap(), why };
-        let desired = Desired::granted(&grant(&[addr], Some(lacking)), &pools(), &before);
-        assert_eq!((desired.reason, desired.allocated_from.as_deref()), ("OutsidePool", Some("gone")));
-        assert!(desired.message.contains("pool gone"), "{}", desired.message);
-    }
-}
-
-#[test]
-fn a_service_that_is_not_ours_any_more_is_left_without_a_trace() {
-    // A1
-    let ours = SeenService {
-        allocated_from: Some("lan".into()),
-        ..after(&Desired::denied(&Denied::NoPool), &seen())
+fn a_condition_keeps_its_time_until_it_turns() {
+    let status = |is_true: &str, reason: &str| {
+        json!({"status": {"conditions": [{
+            "type": "landfall.dev/Allocated", "status": is_true, "reason": reason, "message": "m",
+            "lastTransitionTime": "2025-01-01T00:00:00Z",
+        }]}})
     };
-    let write = clear(&SeenService { allocated_from: Some("lan".into()), ..ours }).unwrap();
-    assert_eq!(write.status_patch().unwrap()["status"], json!({}));
-    let patch = write.metadata_patch(&write.version).unwrap();
-    assert_eq!(patch["metadata"]["annotations"], json!({"landfall.dev/allocated-from": null}));
-    assert_eq!(clear(&seen()), None);
+    let time = |desired: &Desired, before: &Value| {
+        let write = desired.diff(&seen(before), now()).unwrap();
+        write.status.unwrap()["conditions"][0]["lastTransitionTime"].clone()
+    };
+    let refused = Desired::denied(&Denied::NoPool);
+    assert_eq!(time(&refused, &status("False", "PoolsFull")), "2025-01-01T00:00:00Z");
+    assert_eq!(time(&granted("192.0.2.7"), &status("False", "PoolsFull")), "2026-01-01T12:00:00Z");
+}
+
+#[test]
+fn what_only_tells_what_speakers_report_can_wait() {
+    let mut desired = granted("192.0.2.7");
+    let write = desired.diff(&seen(&json!({})), now()).unwrap();
+    let before = json!({
+        "metadata": {
+            "finalizers": ["service.kubernetes.io/load-balancer-cleanup"],
+            "annotations": {"landfall.dev/allocated-from": "lan", "landfall.dev/on-removal": "Keep"},
+        },
+        "status": write.status.unwrap(),
+    });
+    let told = Told { is_true: true, reason: "Announced", message: "by n1".to_owned() };
+    desired.others = vec![("landfall.dev/Announced", told)];
+    let write = desired.diff(&seen(&before), now()).unwrap();
+    assert!(write.fold && write.note.is_none() && write.metadata.is_none());
+}
+
+#[test]
+fn a_service_of_somebody_else_is_not_touched() {
+    let theirs = json!({
+        "metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]},
+        "spec": {"loadBalancerClass": "example.com/other"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}},
+    });
+    assert_eq!(clear(&seen(&theirs)), None);
+}
+
+#[test]
+fn a_message_is_cut_and_an_events_text_fits_in_bytes() {
+    assert_eq!(cut("ä".repeat(5_000)).chars().count(), LONGEST + 1);
+    assert_eq!(cut("short".to_owned()), "short");
 }

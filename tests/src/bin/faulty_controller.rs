@@ -3,8 +3,10 @@
 
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
+use landfall_controller::hooks::{Hooks, Moment};
 
 /// When it is to kill itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +47,26 @@ async fn main() -> ExitCode {
         eprintln!("faulty-controller: {error}");
         return ExitCode::from(2);
     }
-    let _ = args.die;
-    match landfall_controller::run::run(args.controller).await {
+    let hooks = args.die.map_or_else(Hooks::default, deadly);
+    match landfall_controller::run::run_with(args.controller, hooks).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("faulty-controller: ending: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Kills this process as nobody can survive it, at the moment asked for.
+fn deadly(death: Death) -> Hooks {
+    let writes = AtomicU64::new(0);
+    let moment = if death.after { Moment::After } else { Moment::Before };
+    Hooks::new(move |now, what| {
+        // The leader's Lease is no write about Services; its loss is another test's matter.
+        if now == moment && what != "event" && writes.fetch_add(1, Ordering::Relaxed) + 1 == death.write {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,357 @@
+//! Decisions about one Service: what it gets, what it gives back, and who is looked at because of that.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use landfall_core::addr::Family;
+use landfall_core::allocate::{Claimant, Obstacle, allocate, may_have};
+use landfall_core::ledger::Terms;
+use landfall_core::name::{PoolName, ServiceKey};
+use landfall_core::pool::OnRemoval;
+use landfall_core::selector::Labels;
+
+use super::fair::Place;
+use super::{Entry, FOLD_EACH, Index};
+use crate::decision::{self, Desired, Write};
+use crate::seen::SeenService;
+
+/// The addresses in the status of a Service that it has from us, at most one of each family it wants: our condition
+/// says so, and users cannot write that.
+pub(super) fn proven(seen: &SeenService) -> Vec<IpAddr> {
+    let ours = seen.conditions.allocated.as_ref().is_some_and(|told| told.is_true);
+    if ours { wanted(seen) } else { Vec::new() }
+}
+
+/// The addresses in its status that a Service may have as far as families go: one of each it wants.
+fn wanted(seen: &SeenService) -> Vec<IpAddr> {
+    let mut families = seen.demand.as_ref().map_or(&[][..], |demand| demand.families.list()).to_vec();
+    let mut found = Vec::with_capacity(2);
+    for addr in &seen.ingress {
+        let family = Family::of(*addr);
+        if families.contains(&family) {
+            families.retain(|other| *other != family);
+            found.push(*addr);
+        }
+    }
+    found
+}
+
+/// What is needed to ask on behalf of a Service.
+struct Asking {
+    labels: Labels,
+    namespace_labels: Labels,
+    home: Vec<PoolName>,
+    on_removal: Vec<OnRemoval>,
+    granted: Vec<IpAddr>,
+}
+
+impl Index {
+    pub(super) fn set_service(&mut self, seen: SeenService) {
+        let key = seen.key.clone();
+        if let Some(entry) = self.services.get(&key) {
+            // The answer to a write arrives before the watch tells of the versions in between. What a list says is
+            // taken as it is.
+            let listing = self.service_list.running.is_some();
+            if !listing && seen.version.is_older_than(&entry.seen.version) {
+                return;
+            }
+            if entry.seen.version.uid != seen.version.uid {
+                self.forget(&key);
+            }
+        }
+        self.note_ports(&seen);
+        if seen.demand.is_none() && !seen.has_trace() {
+            self.release(&key);
+            return;
+        }
+        let version = seen.version.number().unwrap_or(0);
+        match self.services.get_mut(&key) {
+            Some(entry) if entry.seen == seen => return,
+            Some(entry) => {
+                if entry.seen.content != seen.content {
+                    entry.settled_at = version;
+                }
+                // Another wish for NodePorts is another chance.
+                if entry.seen.ports != seen.ports {
+                    entry.ports_refused = None;
+                }
+                entry.seen = seen;
+            }
+            None => {
+                let entry = Entry {
+                    seen,
+                    granted: Vec::new(),
+                    denied: None,
+                    obstacles: Vec::new(),
+                    ports: std::collections::BTreeMap::new(),
+                    ports_refused: None,
+                    settled_at: version,
+                    in_flight: false,
+                    written_at: 0,
+                    failures: 0,
+                };
+                self.services.insert(key.clone(), entry);
+            }
+        }
+        if self.started {
+            self.adopt(&key);
+            self.settle(&key);
+        }
+        self.make_due(&key);
+    }
+
+    /// The Service does not exist any more.
+    pub(super) fn forget(&mut self, key: &ServiceKey) {
+        self.forget_ports(key);
+        self.release(key);
+    }
+
+    /// Nothing is known of the Service and nothing is held for it any more.
+    fn release(&mut self, key: &ServiceKey) {
+        let Some(entry) = self.services.remove(key) else { return };
+        let place = (entry.seen.created, key.clone());
+        self.due.remove(&place);
+        self.ready.remove(&place);
+        self.folds.retain(|(_, folded)| folded != key);
+        self.unprogrammed.remove(key);
+        self.waiting.set(&place, &entry.obstacles, &[]);
+        for number in entry.ports.into_values() {
+            self.ports.remove(number);
+        }
+        for addr in self.ledger.release_all(&self.pools, key, self.now) {
+            self.since.remove(&(key.clone(), addr));
+            self.freed(key, addr);
+        }
+    }
+
+    /// Wakes those whom it may help that this Service has given up the address.
+    fn freed(&mut self, key: &ServiceKey, addr: IpAddr) {
+        self.wake_address(addr);
+        self.waiting.wake(Obstacle::Namespace(key.namespace.clone()));
+    }
+
+    pub(super) fn wake_address(&mut self, addr: IpAddr) {
+        if let Some(usable) = self.pools.of(addr) {
+            let pool = usable.pool.name.clone();
+            self.waiting.wake(Obstacle::Pool(pool, Family::of(addr)));
+        }
+        self.waiting.wake(Obstacle::Address(addr));
+    }
+
+    fn asking(&self, entry: &Entry) -> Asking {
+        let labels = self.namespaces.get(&entry.seen.key.namespace);
+        Asking {
+            labels: entry.seen.labels.clone(),
+            namespace_labels: labels.cloned().unwrap_or_default(),
+            home: entry.seen.home(),
+            on_removal: entry.seen.recorded_removal(),
+            granted: entry.granted.clone(),
+        }
+    }
+
+    /// Takes over addresses that stand in the status of a Service which was given none by us: those that we have given
+    /// it in an earlier life, and those that it might have asked for.
+    pub(super) fn adopt(&mut self, key: &ServiceKey) {
+        let Some(entry) = self.services.get(key) else { return };
+        let Some(demand) = entry.seen.demand.clone() else { return };
+        if !entry.granted.is_empty() || entry.seen.deleting {
+            return;
+        }
+        let ours = proven(&entry.seen);
+        let asking = self.asking(entry);
+        let terms = Terms::from(&demand);
+        let mut adopted = Vec::new();
+        for addr in wanted(&entry.seen) {
+            let who = asking.claimant(key);
+            let allowed =
+                ours.contains(&addr) || may_have(&self.ledger, &self.pools, who, &demand, addr).is_ok();
+            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
+                self.since.insert((key.clone(), addr), self.now);
+                adopted.push(addr);
+            }
+        }
+        if let Some(entry) = self.services.get_mut(key) {
+            entry.granted = adopted;
+        }
+    }
+
+    /// Frees what the Service neither should have nor has any more. An address that it gave up stays taken until
+    /// its status says so: nobody else may get it before.
+    fn settle(&mut self, key: &ServiceKey) {
+        let Some(entry) = self.services.get(key) else { return };
+        let keep = |addr: &IpAddr| entry.granted.contains(addr) || entry.seen.ingress.contains(addr);
+        let stale: Vec<_> = self.ledger.held(key).iter().copied().filter(|addr| !keep(addr)).collect();
+        for addr in stale {
+            self.ledger.release(&self.pools, key, addr, self.now);
+            self.since.remove(&(key.clone(), addr));
+            self.freed(key, addr);
+        }
+    }
+
+    /// Looks at everybody who is due or woken, in order of age.
+    pub(super) fn consider_all(&mut self, now: Timestamp) {
+        loop {
+            while let Some(place) = self.due.pop_first() {
+                self.consider(place, now);
+            }
+            let Some(obstacle) = self.waiting.pop_woken() else { break };
+            let mut last = None;
+            while let Some(place) = self.waiting.after(&obstacle, last.as_ref()) {
+                // The oldest get what has become free; nobody is asked in vain behind them.
+                if let Obstacle::Pool(pool, family) = &obstacle
+                    && self.ledger.lowest_free(pool, *family).is_none()
+                {
+                    break;
+                }
+                self.consider(place.clone(), now);
+                last = Some(place);
+            }
+        }
+    }
+
+    fn consider(&mut self, place: Place, now: Timestamp) {
+        let Some(write) = self.write_for(&place.1, now) else { return };
+        if !self.put_off(&write) {
+            self.ready.push(place);
+        }
+    }
+
+    /// Whether a write can wait for its time because it only tells what speakers report.
+    pub(super) fn put_off(&mut self, write: &Write) -> bool {
+        if !write.fold {
+            return false;
+        }
+        let Some(entry) = self.services.get(&write.key) else { return true };
+        let at = entry.written_at + FOLD_EACH;
+        let there = self.folds.range((at, write.key.clone())..).any(|(_, key)| *key == write.key);
+        if !there {
+            self.folds.insert((at, write.key.clone()));
+        }
+        true
+    }
+
+    /// Decides about a Service, enters what it gets, and returns the write that is needed.
+    pub(super) fn write_for(&mut self, key: &ServiceKey, now: Timestamp) -> Option<Write> {
+        let entry = self.services.get(key)?;
+        if entry.in_flight {
+            return None;
+        }
+        let place = (entry.seen.created, key.clone());
+        let leaving = entry.seen.deleting && entry.seen.finalizers.ours.is_some();
+        if entry.seen.deleting && !leaving {
+            // Somebody else's finalizer holds it; it keeps what it has until it goes.
+            self.wait_for(&place, Vec::new());
+            return None;
+        }
+        let Some(demand) = entry.seen.demand.clone().filter(|_| !leaving) else {
+            let write = decision::clear(&entry.seen);
+            self.wait_for(&place, Vec::new());
+            if let Some(entry) = self.services.get_mut(key) {
+                entry.granted.clear();
+                entry.denied = None;
+            }
+            // What stands in its status stays taken until that is cleared: it may become ours again before.
+            self.settle(key);
+            return write;
+        };
+        let asking = self.asking(entry);
+        let terms = Terms::from(&demand);
+        let decided = allocate(&self.ledger, &self.pools, asking.claimant(key), &demand);
+        let (mut desired, granted, obstacles, denied) = match decided {
+            Ok(grant) => {
+                let origin = grant.origin(&self.pools, asking.claimant(key));
+                for addr in &grant.addresses {
+                    self.enter(key, *addr, &terms);
+                }
+                let desired = Desired::granted(&grant, &self.pools, &origin);
+                let obstacles = grant.obstacles();
+                (desired, grant.addresses, obstacles, None)
+            }
+            Err(denied) => {
+                let mut obstacles = denied.obstacles();
+                // One refusal is told; an address of another family that is wanted would do as well.
+                let pools: Vec<PoolName> = obstacles
+                    .iter()
+                    .filter_map(|obstacle| match obstacle {
+                        Obstacle::Pool(pool, _) => Some(pool.clone()),
+                        _ => None,
+                    })
+                    .collect();
+                for family in demand.families.list() {
+                    obstacles.extend(pools.iter().map(|pool| Obstacle::Pool(pool.clone(), *family)));
+                }
+                obstacles.sort();
+                obstacles.dedup();
+                (Desired::denied(&denied), Vec::new(), obstacles, Some(denied))
+            }
+        };
+        desired.finalizer &= self.choices.finalizer;
+        self.wait_for(&place, obstacles);
+        let entry = self.services.get_mut(key)?;
+        entry.granted = granted;
+        entry.denied = denied;
+        self.give_ports(key, &mut desired);
+        self.fold(key, &mut desired);
+        let write = desired.diff(&self.services.get(key)?.seen, now);
+        self.settle(key);
+        write
+    }
+
+    /// The Service has the address from now on, on these terms.
+    fn enter(&mut self, key: &ServiceKey, addr: IpAddr, terms: &Terms) {
+        let had = self.ledger.holders(addr).contains(key);
+        // The decision was made on this very ledger: nobody is in the way but those with whom it clashes anyway.
+        let changed = self.ledger.take(&self.pools, key, addr, terms).unwrap_or(false);
+        if !had {
+            self.since.insert((key.clone(), addr), self.now);
+        } else if changed {
+            self.waiting.wake(Obstacle::Address(addr));
+        }
+    }
+
+    fn wait_for(&mut self, place: &Place, obstacles: Vec<Obstacle>) {
+        if let Some(entry) = self.services.get_mut(&place.1) {
+            let before = std::mem::replace(&mut entry.obstacles, obstacles);
+            self.waiting.set(place, &before, &entry.obstacles);
+        }
+    }
+
+    /// Adds what speakers report to what is to be told.
+    fn fold(&mut self, key: &ServiceKey, desired: &mut Desired) {
+        let Some(entry) = self.services.get(key) else { return };
+        if desired.addresses.is_empty() {
+            self.unprogrammed.remove(key);
+            return;
+        }
+        let moved = entry.seen.ingress != desired.addresses;
+        let live = |node: &str| self.nodes.contains_key(node);
+        // Before the addresses are written nobody can have them.
+        let version = if moved { u64::MAX } else { entry.settled_at };
+        desired.others =
+            self.speakers.conditions(key, &desired.addresses, version, entry.seen.restricted, live);
+        if moved {
+            // Told with the first write would be that nobody has it yet: that goes without saying, and would cost a
+            // second write for everybody.
+            desired.others.clone_from(&Vec::new());
+        }
+        let waits = moved || desired.others.iter().any(|(_, told)| !told.is_true);
+        if waits {
+            self.unprogrammed.insert(key.clone());
+        } else {
+            self.unprogrammed.remove(key);
+        }
+    }
+}
+
+impl Asking {
+    fn claimant<'a>(&'a self, key: &'a ServiceKey) -> Claimant<'a> {
+        Claimant {
+            key,
+            labels: &self.labels,
+            namespace_labels: &self.namespace_labels,
+            current: &self.granted,
+            home: &self.home,
+            on_removal: &self.on_removal,
+        }
+    }
+}
