@@ -137,7 +137,7 @@ pub enum ConflictDetection {
     #[default]
     Probe,
     /// It is not.
-    Disabled,
+    Off,
 }
 
 /// Whether the source ranges of a Service hold for its `NodePorts` too.
@@ -157,7 +157,7 @@ pub enum DirectReturn {
     #[default]
     Auto,
     /// Never: they go back through the node that announces the address.
-    Disabled,
+    Off,
 }
 
 /// Who may share an address by naming the same sharing key.
