@@ -38,8 +38,8 @@ pub struct Desired {
     pub addresses: Vec<IpAddr>,
     /// The condition `landfall.dev/Allocated`.
     pub allocated: Told,
-    /// The other conditions, each with its type.
-    pub others: Vec<(&'static str, Told)>,
+    /// The other conditions, each with its type; `None` leaves them as they are.
+    pub others: Option<Vec<(&'static str, Told)>>,
     /// The annotation that names the pools; `None` removes it.
     pub allocated_from: Option<Box<str>>,
     /// The annotation that says what becomes of the addresses when their pool goes; `None` removes it.
@@ -81,7 +81,7 @@ impl Desired {
         Self {
             addresses: grant.addresses.clone(),
             allocated: Told { is_true: true, reason: grant.reason(), message },
-            others: Vec::new(),
+            others: Some(Vec::new()),
             allocated_from: (!from.is_empty()).then(|| from.into()),
             on_removal: (!removal.is_empty()).then(|| removal.into()),
             finalizer: true,
@@ -96,7 +96,7 @@ impl Desired {
         Self {
             addresses: Vec::new(),
             allocated: Told { is_true: false, reason: denied.reason(), message },
-            others: Vec::new(),
+            others: Some(Vec::new()),
             allocated_from: None,
             on_removal: None,
             finalizer: false,
@@ -116,13 +116,11 @@ impl Desired {
     #[must_use]
     pub fn diff(&self, seen: &SeenService, now: Timestamp) -> Option<Write> {
         let same_allocated = seen.conditions.allocated.as_ref().is_some_and(|old| self.allocated.is(old));
-        let same_others = seen.conditions.others.len() == self.others.len()
-            && seen
-                .conditions
-                .others
-                .iter()
-                .zip(&self.others)
-                .all(|((old_type, old), (type_, told))| old_type == type_ && told.is(old));
+        let same_others = self.others.as_ref().is_none_or(|others| {
+            let mut pairs = seen.conditions.others.iter().zip(others);
+            seen.conditions.others.len() == others.len()
+                && pairs.all(|((old_type, old), (type_, told))| old_type == type_ && told.is(old))
+        });
         let same_ingress = !seen.foreign_ingress && seen.ingress == self.addresses;
         let pressing = !same_allocated || !same_ingress;
         let status = (pressing || !same_others).then(|| self.status(seen, now));
@@ -167,10 +165,16 @@ impl Desired {
         };
         let allocated =
             condition(conditions::ALLOCATED.type_, &self.allocated, seen.conditions.allocated.as_ref());
-        let others = self.others.iter().map(|(type_, told)| {
-            let old = seen.conditions.others.iter().find(|(old, _)| old == type_).map(|(_, old)| old);
-            condition(type_, told, old)
-        });
+        let others: Vec<Value> = match &self.others {
+            Some(others) => others
+                .iter()
+                .map(|(type_, told)| {
+                    let old = seen.conditions.others.iter().find(|(old, _)| old == type_).map(|(_, old)| old);
+                    condition(type_, told, old)
+                })
+                .collect(),
+            None => seen.conditions.others.iter().map(|(type_, old)| as_it_is(type_, old)).collect(),
+        };
         let all: Vec<Value> = std::iter::once(allocated).chain(others).collect();
         json!({"loadBalancer": {"ingress": ingress}, "conditions": all})
     }
@@ -187,6 +191,16 @@ impl Desired {
         let node_ports: Vec<Value> = ports.collect();
         (!ops.is_empty() || !node_ports.is_empty()).then_some(Metadata { ops, node_ports })
     }
+}
+
+fn as_it_is(type_: &str, seen: &SeenCondition) -> Value {
+    json!({
+        "type": type_,
+        "status": if seen.is_true { "True" } else { "False" },
+        "reason": seen.reason,
+        "message": seen.message,
+        "lastTransitionTime": seen.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    })
 }
 
 fn finalizer(seen: &SeenService, wanted: bool, ops: &mut Vec<Value>) {

@@ -72,6 +72,8 @@ pub struct Index {
     /// `NodePort`s of all Services, and whose they are.
     ports: PortSet,
     ports_of: HashMap<ServiceKey, Box<[u16]>>,
+    /// Services that lack `NodePort`s because there were none left.
+    port_waiters: BTreeSet<ServiceKey>,
     /// Services to look at, oldest first.
     due: BTreeSet<Place>,
     waiting: Waiting,
@@ -215,6 +217,7 @@ impl Index {
             since: HashMap::new(),
             ports: PortSet::default(),
             ports_of: HashMap::new(),
+            port_waiters: BTreeSet::new(),
             due: BTreeSet::new(),
             waiting: Waiting::default(),
             ready: Fair::default(),
@@ -389,6 +392,7 @@ impl Index {
 
     /// A change of what a speaker says.
     pub fn speaker(&mut self, change: Change<SeenSpeaker>) {
+        let first = matches!(change, Change::Listed) && !self.speaker_list.complete_once;
         match self.speaker_list.step(change, |seen| &seen.node) {
             Step::Set(seen) => self.hear(&seen.node.clone(), Some(seen)),
             Step::Gone(seen) => self.hear(&seen.node, None),
@@ -399,6 +403,9 @@ impl Index {
                 }
             }
             Step::Nothing => {}
+        }
+        if first {
+            self.all_due();
         }
     }
 

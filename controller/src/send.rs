@@ -149,8 +149,12 @@ impl Sender {
         for status in [first, !first] {
             let done = if status { self.status(&mut sent).await } else { self.metadata(&mut sent).await };
             if let Err(error) = done {
+                // An object that has no room for the records gets its address all the same.
+                let goes_on = matches!(error, SendError::Invalid(_)) && !status;
                 sent.error = Some(error);
-                break;
+                if !goes_on {
+                    break;
+                }
             }
         }
         sent

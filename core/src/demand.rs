@@ -232,7 +232,7 @@ impl RawDemand<'_> {
                 return Err(RequestError::ForeignFamily { field, addr });
             }
             if addresses.iter().any(|other| Family::of(*other) == family) {
-                return Err(RequestError::TwoOfOneFamily { field, family });
+                return Err(RequestError::TwoOfOneFamily { field, addr });
             }
             addresses.push(addr);
         }

@@ -123,7 +123,7 @@ fn what_only_tells_what_speakers_report_can_wait() {
         "status": write.status.unwrap(),
     });
     let told = Told { is_true: true, reason: "Announced", message: "by n1".to_owned() };
-    desired.others = vec![("landfall.dev/Announced", told)];
+    desired.others = Some(vec![("landfall.dev/Announced", told)]);
     let write = desired.diff(&seen(&before), now()).unwrap();
     assert!(write.fold && write.note.is_none() && write.metadata.is_none());
 }

@@ -95,9 +95,39 @@ impl Index {
         }
         if self.started {
             self.adopt(&key);
+            self.adopt_edit(&key);
             self.settle(&key);
         }
         self.make_due(&key);
+    }
+
+    /// Somebody has written another address into the status of a Service that has one: it is taken over where the
+    /// Service might have asked for it.
+    fn adopt_edit(&mut self, key: &ServiceKey) {
+        let Some(entry) = self.services.get(key) else { return };
+        let Some(demand) = entry.seen.demand.clone() else { return };
+        if entry.in_flight || entry.granted.is_empty() || entry.seen.deleting {
+            return;
+        }
+        let held = self.ledger.held(key);
+        let written: Vec<IpAddr> =
+            wanted(&entry.seen).into_iter().filter(|addr| !held.contains(addr)).collect();
+        if written.is_empty() {
+            return;
+        }
+        let asking = self.asking(entry);
+        let terms = Terms::from(&demand);
+        for addr in written {
+            let allowed = may_have(&self.ledger, &self.pools, asking.claimant(key), &demand, addr).is_ok();
+            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
+                tracing::info!(service = %key, %addr, "taking over an address that somebody wrote into the status");
+                self.since.insert((key.clone(), addr), self.now);
+                if let Some(entry) = self.services.get_mut(key) {
+                    entry.granted.retain(|other| Family::of(*other) != Family::of(addr));
+                    entry.granted.push(addr);
+                }
+            }
+        }
     }
 
     /// The Service does not exist any more.
@@ -323,18 +353,23 @@ impl Index {
             self.unprogrammed.remove(key);
             return;
         }
-        let moved = entry.seen.ingress != desired.addresses;
-        let live = |node: &str| self.nodes.contains_key(node);
-        // Before the addresses are written nobody can have them.
-        let version = if moved { u64::MAX } else { entry.settled_at };
-        desired.others =
-            self.speakers.conditions(key, &desired.addresses, version, entry.seen.restricted, live);
-        if moved {
-            // Told with the first write would be that nobody has it yet: that goes without saying, and would cost a
-            // second write for everybody.
-            desired.others.clone_from(&Vec::new());
+        if !self.speaker_list.complete_once {
+            // Nothing is known of any speaker: what stands there is not touched.
+            desired.others = None;
+            self.unprogrammed.insert(key.clone());
+            return;
         }
-        let waits = moved || desired.others.iter().any(|(_, told)| !told.is_true);
+        let moved = entry.seen.ingress != desired.addresses;
+        if moved {
+            // That nobody has it yet goes without saying, and would cost a second write for everybody.
+            self.unprogrammed.insert(key.clone());
+            return;
+        }
+        let live = |node: &str| self.nodes.contains_key(node);
+        let (version, restricted) = (entry.settled_at, entry.seen.restricted);
+        let told = self.speakers.conditions(key, &desired.addresses, version, restricted, live);
+        let waits = told.iter().any(|(_, told)| !told.is_true);
+        desired.others = Some(told);
         if waits {
             self.unprogrammed.insert(key.clone());
         } else {

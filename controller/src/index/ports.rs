@@ -15,11 +15,15 @@ impl Index {
         if old.is_none() && seen.node_ports.is_empty() || old == Some(&seen.node_ports) {
             return;
         }
-        for number in old.into_iter().flatten() {
+        let old = old.cloned().unwrap_or_default();
+        for number in &old {
             self.ports.remove(*number);
         }
         for number in &seen.node_ports {
             self.ports.add(*number);
+        }
+        if old.iter().any(|number| !seen.node_ports.contains(number)) {
+            self.wake_port_waiters();
         }
         if seen.node_ports.is_empty() {
             self.ports_of.remove(&seen.key);
@@ -29,8 +33,20 @@ impl Index {
     }
 
     pub(super) fn forget_ports(&mut self, key: &ServiceKey) {
-        for number in self.ports_of.remove(key).into_iter().flatten() {
-            self.ports.remove(number);
+        self.port_waiters.remove(key);
+        let had = self.ports_of.remove(key).unwrap_or_default();
+        for number in &had {
+            self.ports.remove(*number);
+        }
+        if !had.is_empty() {
+            self.wake_port_waiters();
+        }
+    }
+
+    /// A port is free again: who lacks one is looked at.
+    pub(super) fn wake_port_waiters(&mut self) {
+        for key in std::mem::take(&mut self.port_waiters) {
+            self.make_due(&key);
         }
     }
 
@@ -73,7 +89,10 @@ impl Index {
                     entry.ports.insert(port, number);
                 }
             }
-            Err(exhausted) => desired.lacks_node_ports(node_port::EXHAUSTED, &exhausted.to_string()),
+            Err(exhausted) => {
+                desired.lacks_node_ports(node_port::EXHAUSTED, &exhausted.to_string());
+                self.port_waiters.insert(key.clone());
+            }
         }
         desired.node_ports =
             lacking.iter().filter_map(|(at, port)| Some((*at, *entry.ports.get(port)?))).collect();

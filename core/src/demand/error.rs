@@ -16,12 +16,12 @@ pub enum RequestError {
         text: String,
     },
     /// Two addresses of one family.
-    #[error("{field} asks for more than one {family} address")]
+    #[error("{field} asks for more than one {family} address: {addr} too", family = Family::of(*addr))]
     TwoOfOneFamily {
         /// The field or annotation.
         field: &'static str,
-        /// The family.
-        family: Family,
+        /// The second one.
+        addr: IpAddr,
     },
     /// An address of a family that the Service does not have.
     #[error("{field} asks for {addr}, but spec.ipFamilies of the Service has no {family}", family = Family::of(*addr))]

@@ -67,14 +67,14 @@ fn requests_that_make_no_sense_are_explained() {
             "",
             None,
             Some("192.0.2.1,192.0.2.2"),
-            "landfall.dev/addresses asks for more than one IPv4 address",
+            "landfall.dev/addresses asks for more than one IPv4 address: 192.0.2.2 too",
         ),
         (
             both,
             "",
             None,
             Some("2001:db8::1,2001:db8::2"),
-            "landfall.dev/addresses asks for more than one IPv6 address",
+            "landfall.dev/addresses asks for more than one IPv6 address: 2001:db8::2 too",
         ),
         // A30
         (

@@ -83,12 +83,25 @@ fn nodes_with_endpoints(service: &Service, family: Family, slices: &[&Slice]) ->
     if ready.is_empty() { draining } else { ready }
 }
 
-/// An address that several Services share may be announced where any of them may.
+/// An address that several Services share is announced where all of them have endpoints to offer, if there is such a
+/// node: from anywhere else some of them could not be reached. Where there is none, any of their nodes is as good, and
+/// those without endpoints have no say.
 fn join(shared: &mut VipPlan, other: &VipPlan) {
-    match (&mut shared.endpoints, &other.endpoints) {
-        (NodeSet::Only(all), NodeSet::Only(more)) => Arc::make_mut(all).extend(more.iter().cloned()),
-        (endpoints, NodeSet::Any) => *endpoints = NodeSet::Any,
-        (NodeSet::Any, _) => {}
+    let (all, more) = match (&mut shared.endpoints, &other.endpoints) {
+        (_, NodeSet::Any) => return,
+        (endpoints @ NodeSet::Any, NodeSet::Only(more)) => {
+            if !more.is_empty() {
+                *endpoints = NodeSet::Only(Arc::clone(more));
+            }
+            return;
+        }
+        (NodeSet::Only(all), NodeSet::Only(more)) => (all, more),
+    };
+    let common: BTreeSet<NodeName> = all.intersection(more).cloned().collect();
+    if common.is_empty() {
+        Arc::make_mut(all).extend(more.iter().cloned());
+    } else {
+        *all = Arc::new(common);
     }
 }
 

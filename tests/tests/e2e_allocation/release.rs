@@ -47,7 +47,8 @@ fn the_address_of_a_deleted_service_goes_to_the_oldest_that_waits() {
 #[test]
 fn with_reassign_the_address_goes_with_the_last_pool_and_the_service_says_so() {
     let ns = space("a8");
-    let pool = Object::pool("a8", &json!({"addresses": ["198.18.8.0/30"], "onRemoval": "Reassign"}));
+    let spec = pinned(&[&ns], &["198.18.8.0/30"], &json!({"onRemoval": "Reassign"}));
+    let pool = Object::pool("a8", &spec);
     let service = ns.service("web", &json!({}), &json!({}));
     service.wait_addresses(&["198.18.8.0"]);
     pool.delete();
@@ -62,7 +63,7 @@ fn with_reassign_another_pool_takes_over_when_the_pool_goes() {
     let ns = space("a9");
     let first = pinned(&[&ns], &["198.18.9.0/30"], &json!({"onRemoval": "Reassign", "priority": 1}));
     let first = Object::pool("a9-first", &first);
-    let _second = Object::pool("a9-second", &json!({"addresses": ["198.18.9.8/30"]}));
+    let _second = Object::pool("a9-second", &pinned(&[&ns], &["198.18.9.8/30"], &json!({})));
     let service = ns.service("web", &json!({}), &json!({}));
     service.wait_addresses(&["198.18.9.0"]);
     assert_eq!(service.annotation("landfall.dev/on-removal").as_deref(), Some("Reassign"));

@@ -51,7 +51,13 @@ fn rows() -> Vec<Row> {
         // A19 A20 A21 A22 A25 A30
         ("both-ways", asks("198.18.76.3"), legacy, "InvalidRequest", "loadBalancerIP"),
         ("garbage", asks("nonsense"), none.clone(), "InvalidRequest", "nonsense"),
-        ("two-of-a-family", asks("198.18.76.2,198.18.76.3"), none.clone(), "InvalidRequest", "198.18.76.3"),
+        (
+            "two-of-a-family",
+            asks("198.18.76.2,198.18.76.3"),
+            none.clone(),
+            "InvalidRequest",
+            "more than one IPv4",
+        ),
         ("wrong-family", asks("2001:db8:76::1"), none.clone(), "InvalidRequest", "2001:db8:76::1"),
         ("wrong-family-6", asks("198.18.76.2"), six.clone(), "InvalidRequest", "198.18.76.2"),
         ("outside", asks("198.18.76.99"), none.clone(), "AddressOutsidePools", "198.18.76.99"),

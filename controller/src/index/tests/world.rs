@@ -184,6 +184,8 @@ impl Server {
         self.index.node(Change::Listed);
         self.index.cidr(Change::Listing);
         self.index.cidr(Change::Listed);
+        self.index.speaker(Change::Listing);
+        self.index.speaker(Change::Listed);
         self.index.service(Change::Listing);
         self.services.values().for_each(|object| self.index.service(Change::Set(seen(object))));
         self.index.service(Change::Listed);
