@@ -88,7 +88,12 @@ fn nodes_with_endpoints(service: &Service, family: Family, slices: &[&Slice]) ->
 /// those without endpoints have no say.
 fn join(shared: &mut VipPlan, other: &VipPlan) {
     let (all, more) = match (&mut shared.endpoints, &other.endpoints) {
-        (_, NodeSet::Any) => return,
+        (endpoints, NodeSet::Any) => {
+            if matches!(endpoints, NodeSet::Only(all) if all.is_empty()) {
+                *endpoints = NodeSet::Any;
+            }
+            return;
+        }
         (endpoints @ NodeSet::Any, NodeSet::Only(more)) => {
             if !more.is_empty() {
                 *endpoints = NodeSet::Only(Arc::clone(more));

@@ -507,16 +507,22 @@ fn the_pool_of_an_address_is_the_one_noted_else_the_one_that_holds_it() {
 }
 
 #[test]
-fn a_shared_address_may_be_announced_where_any_of_its_services_may() {
+fn a_shared_address_is_announced_where_every_service_has_endpoints_or_where_any_has() {
+    // A64: each port of it has to be reached.
     for (family, vip, _, pods) in FAMILIES {
         let mut view = view();
+        let endpoints = |view: &mut View| view.plan().vips[&addr(vip)].endpoints.clone();
         view.set(facts("a", &[vip], ExternalPolicy::Local));
         view.set(facts("b", &[vip], ExternalPolicy::Local));
         view.set_slice("a-1", slice("a", family, pods, &[("n1", true, false)]));
         view.set_slice("b-1", slice("b", family, pods, &[("n2", true, false)]));
-        assert_eq!(view.plan().vips[&addr(vip)].endpoints, only(&["n1", "n2"]));
+        assert_eq!(endpoints(&mut view), only(&["n1", "n2"]), "no node has both");
+        view.set_slice("b-1", slice("b", family, pods, &[("n1", true, false), ("n2", true, false)]));
+        assert_eq!(endpoints(&mut view), only(&["n1"]));
         view.set(facts("b", &[vip], ExternalPolicy::Cluster));
-        assert_eq!(view.plan().vips[&addr(vip)].endpoints, NodeSet::Any);
+        assert_eq!(endpoints(&mut view), only(&["n1"]), "b is served from anywhere, a only from here");
+        view.set_slice("a-1", slice("a", family, pods, &[]));
+        assert_eq!(endpoints(&mut view), NodeSet::Any, "who has no endpoints has no say");
         assert_eq!(view.holder(addr(vip)).map(|service| service.key.clone()), Some(key("a")));
     }
 }
