@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/lab
 CARGO_TEST := cargo test --locked --no-fail-fast
 
-.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e demo bench install-cli clean
+.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e soak demo bench install-cli clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test-netns: root ## Tests against the kernel in network namespaces (root)
 
 test-e2e: root images lab ## Tests in the lab, one binary after the other (root)
 	$(CARGO_TEST) -p landfall-lab --test 'lab_*' --test 'e2e_*' -- --test-threads=1
+
+soak: ## Long runs of the randomised tests: twenty times the histories of 'make test'
+	LANDFALL_HISTORIES=200000 $(CARGO_TEST) -p landfall-controller --lib model
+	LANDFALL_SOAK=20 $(CARGO_TEST) -p landfall-core --lib model
 
 demo: root deps images lab ## A cluster, hello-world reached through Landfall, source ranges, failover (root)
 	cargo build --locked -p kubectl-landfall

@@ -468,11 +468,19 @@ impl Index {
 
     /// A write was done; `seen` is the Service as the API server returned it.
     pub fn written(&mut self, seen: SeenService) {
-        if let Some(entry) = self.services.get_mut(&seen.key) {
-            entry.in_flight = false;
-            entry.failures = 0;
-        }
         let key = seen.key.clone();
+        // The watch may have told already that it is gone, or that there is another one.
+        let Some(entry) = self.services.get_mut(&key).filter(|of| of.seen.version.uid == seen.version.uid)
+        else {
+            return;
+        };
+        entry.in_flight = false;
+        entry.failures = 0;
+        // With its last finalizer it went.
+        if seen.deleting && seen.finalizers.count == 0 {
+            self.forget(&key);
+            return;
+        }
         self.set_service(seen);
         self.make_due(&key);
     }

@@ -77,13 +77,14 @@ fn a_watch_left_behind_by_compaction_begins_again_with_a_list() {
     pool.wait_status("/ipv4/assigned", "8");
     proxy.stall();
     let asked = proxy.asked();
+    // Of Services that are equally old, to the second, the first by name is the older.
     // Unseen by the controller: two go (by force, as an administrator would who takes the finalizer off), one comes.
     for name in ["web-2", "web-5"] {
         let service = ns.existing(name);
         service.merge(&json!({"metadata": {"finalizers": null}}));
         service.delete_and_wait();
     }
-    let unseen = make("unseen");
+    let unseen = make("z-unseen");
     let revision = lab.compact_etcd().unwrap();
     assert!(revision > 0);
     proxy.cut();
