@@ -1,5 +1,8 @@
 //! Faults: what can go wrong with a node, its cable or the API server.
 
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::command;
@@ -7,7 +10,8 @@ use crate::control::{self, MANAGERS};
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::netns;
-use crate::plan::HostName;
+use crate::plan::{API_PORT, HostName};
+use crate::wait;
 
 /// A fault, or its repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +66,17 @@ impl Lab {
         command::run(&mut bridge).map(|_| ())
     }
 
-    /// Kills the API server; etcd and everything else stay.
+    /// Kills the API server; etcd and everything else stay. Returns when nobody listens at its port any more: the
+    /// kernel closes the sockets of a program of many threads a little after its first thread has ended.
     pub fn stop_apiserver(&self) -> Result<()> {
-        match self.state.process("kube-apiserver") {
-            Some(process) => process.kill(),
-            None => Ok(()),
-        }
+        let Some(process) = self.state.process("kube-apiserver") else { return Ok(()) };
+        process.kill()?;
+        let at = SocketAddr::new(self.families().primary(HostName::Router), API_PORT);
+        netns::inside(&self.name().netns(HostName::Router), || {
+            wait::until(Duration::from_secs(10), "the API server's port to be free", || {
+                TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_err().then_some(())
+            })
+        })?
     }
 
     /// Starts the API server again, waits until it is ready and starts the controller manager and the scheduler

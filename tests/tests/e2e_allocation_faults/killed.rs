@@ -65,12 +65,14 @@ fn a_controller_killed_before_or_after_any_write_loses_and_doubles_nothing() {
             let mut life = outside.start(Some(&format!("{}:{at}", ["before", "after"][side])));
             loop {
                 match life.ended() {
-                    Some(9) => {
+                    Some(Ok(9)) => {
                         kills += 1;
                         sides[side] += 1;
                         break;
                     }
-                    Some(other) => panic!("signal {other}: {}", outside.log()),
+                    // On a machine that is too busy it may lose its Lease: another life, but no kill.
+                    Some(Err(_)) => break,
+                    Some(other) => panic!("{other:?}: {}", outside.log()),
                     // All is done and nothing is left to be written: this one lives on.
                     None if done.load(Ordering::Relaxed) && recorder.seen().waiting().next().is_none() => {
                         if kills >= KILLS {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use landfall_lab::objects::{SYSTEM, wait_leader};
@@ -103,10 +103,10 @@ impl Drop for Outside {
 pub(crate) struct Life(Child);
 
 impl Life {
-    /// The signal that ended it, if it has ended; any other end fails the test.
-    pub(crate) fn ended(&mut self) -> Option<i32> {
+    /// How it ended, if it has: killed by a signal, or by itself, as one does that cannot renew its Lease.
+    pub(crate) fn ended(&mut self) -> Option<Result<i32, ExitStatus>> {
         let status = self.0.try_wait().expect("its state")?;
-        Some(status.signal().unwrap_or_else(|| panic!("it ended by itself: {status}")))
+        Some(status.signal().ok_or(status))
     }
 
     /// Asks it to end and waits until it has.
