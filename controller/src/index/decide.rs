@@ -218,24 +218,25 @@ impl Index {
         }
     }
 
-    /// Looks at everybody who is due or woken, in order of age.
+    /// Looks at everybody who is woken or due. Those who wait for what has become free go before those who have just
+    /// come; among each the oldest goes first.
     pub(super) fn consider_all(&mut self, now: Timestamp) {
         loop {
-            while let Some(place) = self.due.pop_first() {
-                self.consider(place, now);
-            }
-            let Some(obstacle) = self.waiting.pop_woken() else { break };
-            let mut last = None;
-            while let Some(place) = self.waiting.after(&obstacle, last.as_ref()) {
-                // The oldest get what has become free; nobody is asked in vain behind them.
-                if let Obstacle::Pool(pool, family) = &obstacle
-                    && self.ledger.lowest_free(pool, *family).is_none()
-                {
-                    break;
+            while let Some(obstacle) = self.waiting.pop_woken() {
+                let mut last = None;
+                while let Some(place) = self.waiting.after(&obstacle, last.as_ref()) {
+                    // The oldest get what has become free; nobody is asked in vain behind them.
+                    if let Obstacle::Pool(pool, family) = &obstacle
+                        && self.ledger.lowest_free(pool, *family).is_none()
+                    {
+                        break;
+                    }
+                    self.consider(place.clone(), now);
+                    last = Some(place);
                 }
-                self.consider(place.clone(), now);
-                last = Some(place);
             }
+            let Some(place) = self.due.pop_first() else { break };
+            self.consider(place, now);
         }
     }
 
@@ -299,16 +300,12 @@ impl Index {
             }
             Err(denied) => {
                 let mut obstacles = denied.obstacles();
-                // One refusal is told; an address of another family that is wanted would do as well.
-                let pools: Vec<PoolName> = obstacles
-                    .iter()
-                    .filter_map(|obstacle| match obstacle {
-                        Obstacle::Pool(pool, _) => Some(pool.clone()),
-                        _ => None,
-                    })
-                    .collect();
-                for family in demand.families.list() {
-                    obstacles.extend(pools.iter().map(|pool| Obstacle::Pool(pool.clone(), *family)));
+                // One refusal is told; an address of the other family, from whatever pool, would do as well.
+                if let families @ [_, _, ..] = demand.families.list() {
+                    for usable in self.pools.in_order() {
+                        let pool = &usable.pool.name;
+                        obstacles.extend(families.iter().map(|family| Obstacle::Pool(pool.clone(), *family)));
+                    }
                 }
                 obstacles.sort();
                 obstacles.dedup();

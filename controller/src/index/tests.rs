@@ -72,6 +72,26 @@ fn a_freed_address_goes_to_the_oldest_that_waits() {
 }
 
 #[test]
+fn who_waits_goes_before_who_has_just_come_also_after_a_gap_of_the_watch() {
+    let mut world = Server::new(&["192.0.2.0-192.0.2.1"]);
+    for name in ["a", "b", "waits"] {
+        world.put(name, v4());
+    }
+    world.settle();
+    assert!(world.addresses("waits").is_empty());
+    // Unseen: two go, one comes.
+    for name in ["a", "b"] {
+        world.edit(name, |object| object["metadata"]["finalizers"] = json!([]));
+        world.delete(name);
+    }
+    world.put("z-unseen", v4());
+    world.list();
+    world.settle();
+    assert_eq!(world.addresses("waits"), ["192.0.2.0"]);
+    assert_eq!(world.addresses("z-unseen"), ["192.0.2.1"]);
+}
+
+#[test]
 fn a_pool_that_grows_serves_the_oldest_who_wait() {
     let mut world = Server::new(&["192.0.2.0-192.0.2.0"]);
     for n in 0..40 {
