@@ -58,7 +58,8 @@ pub struct Index {
     choices: Choices,
     /// Unix milliseconds, as last told.
     now: i64,
-    services: HashMap<ServiceKey, Entry>,
+    /// Boxed: a table of this size is half empty most of the time.
+    services: HashMap<ServiceKey, Box<Entry>>,
     seen_pools: BTreeMap<PoolName, SeenPool>,
     reservations: BTreeMap<Box<str>, SeenReservation>,
     namespaces: HashMap<Namespace, Labels>,
@@ -114,6 +115,8 @@ struct Entry {
     in_flight: bool,
     /// When its status was written last, in Unix milliseconds.
     written_at: i64,
+    /// Where it stands in [`Index::folds`], if it does.
+    folds_at: Option<i64>,
     failures: u32,
 }
 
@@ -414,8 +417,12 @@ impl Index {
         let holders = affected.addresses.iter().flat_map(|addr| self.ledger.holders(*addr)).cloned();
         let named = affected.services.iter().filter_map(|name| name.split_once('/'));
         let named = named.map(|(namespace, name)| ServiceKey::new(namespace, name));
-        let keys: BTreeSet<ServiceKey> =
-            holders.chain(named).chain(self.unprogrammed.iter().cloned()).collect();
+        let reached = self.unprogrammed.iter().filter(|key| {
+            // One that is to be told anyway is told what holds then.
+            let entry = self.services.get(*key).filter(|entry| entry.folds_at.is_none());
+            entry.is_some_and(|entry| affected.reaches(entry.settled_at))
+        });
+        let keys: BTreeSet<ServiceKey> = holders.chain(named).chain(reached.cloned()).collect();
         for key in &keys {
             self.make_due(key);
         }
@@ -448,6 +455,9 @@ impl Index {
             && let Some((_, key)) = self.folds.first().filter(|(at, _)| *at <= self.now).cloned()
         {
             self.folds.pop_first();
+            if let Some(entry) = self.services.get_mut(&key) {
+                entry.folds_at = None;
+            }
             if let Some(write) = self.write_for(&key, now) {
                 self.fold_opens = self.now + FOLD_ALL;
                 return Some(self.sent(write));

@@ -38,7 +38,7 @@ pub struct Metrics {
 /// Label of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// [`Denied::reason`].
+    /// [`Denied::reason`], or what lacks although there is an address ([`Lacking`], `NodePort`s).
     pub reason: &'static str,
 }
 
@@ -56,23 +56,23 @@ pub struct PoolState {
     pub pool: Arc<str>,
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
-    /// `capacity` or `assigned`.
+    /// `capacity`, `assigned`, `quarantined` or `reserved`.
     pub state: &'static str,
 }
 
 /// Labels of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Written {
-    /// `service_status`, `service_metadata`, `pool_status`, `event` or `lease`.
+    /// `service_status`, `service_metadata`, `pool_status`, `reservation_status`, `event` or `lease`.
     pub object: &'static str,
-    /// `ok`, `conflict`, `gone`, `timeout` or `error`.
+    /// `ok`, `conflict`, `gone`, `invalid`, `timeout` or `error`.
     pub result: &'static str,
 }
 
 /// Labels of a watch event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Watched {
-    /// `service` or `pool`.
+    /// `service`, `pool`, `reservation`, `namespace`, `node`, `service_cidr` or `speaker`.
     pub kind: &'static str,
     /// `event` or `broken`.
     pub outcome: &'static str,

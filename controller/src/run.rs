@@ -129,7 +129,11 @@ fn lead(
         Observed::Namespace,
     );
     watching.watch::<Node, _>("node", |object| SeenNode::new(&object), Observed::Node);
-    watching.watch::<ServiceCIDR, _>("service_cidr", |object| SeenCidr::new(&object), Observed::Cidr);
+    watching.watch_if_served::<ServiceCIDR, _>(
+        "service_cidr",
+        |object| SeenCidr::new(&object),
+        Observed::Cidr,
+    );
     watching.watch::<SpeakerStatus, _>("speaker", |object| SeenSpeaker::new(&object), Observed::Speaker);
     drop(watching);
 
@@ -169,6 +173,23 @@ impl Others<'_> {
             (Api::all(self.client.clone()), count(self.metrics, kind), self.out.clone());
         self.tasks.spawn(async move {
             watch::run_into(api, convert, out, wrap, counted).await;
+            (kind, Ok(()))
+        });
+    }
+
+    fn watch_if_served<K, T>(
+        &mut self,
+        kind: &'static str,
+        convert: impl Fn(K) -> T + Send + 'static,
+        wrap: impl Fn(Change<T>) -> Observed + Send + 'static,
+    ) where
+        K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (api, counted, out) =
+            (Api::all(self.client.clone()), count(self.metrics, kind), self.out.clone());
+        self.tasks.spawn(async move {
+            watch::run_into_if_served(api, convert, out, wrap, counted).await;
             (kind, Ok(()))
         });
     }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Resource};
@@ -64,14 +64,68 @@ pub async fn run_into<K, T, W>(
     T: Send,
     W: Send,
 {
-    let mut events =
-        Box::pin(watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default()));
+    let events = watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default());
+    follow(events, Absent::Unexpected, convert, changes, wrap, observe).await;
+}
+
+/// As [`run_into`], for a kind that an API server need not serve: while it answers that it knows no such kind
+/// (404), there is none of it, and that is a complete list. It is asked again all the while.
+pub async fn run_into_if_served<K, T, W>(
+    api: Api<K>,
+    convert: impl Fn(K) -> T + Send,
+    changes: mpsc::Sender<W>,
+    wrap: impl Fn(Change<T>) -> W + Send,
+    observe: impl Fn(Outcome) + Send,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Send,
+    W: Send,
+{
+    let events = watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Retry::default());
+    follow(events, Absent::IsEmpty, convert, changes, wrap, observe).await;
+}
+
+/// What it means that the API server does not know the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// A failure like any other.
+    Unexpected,
+    /// That there are no objects of it.
+    IsEmpty,
+}
+
+async fn follow<K, T, W>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    absent: Absent,
+    convert: impl Fn(K) -> T + Send,
+    changes: mpsc::Sender<W>,
+    wrap: impl Fn(Change<T>) -> W + Send,
+    observe: impl Fn(Outcome) + Send,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let mut events = std::pin::pin!(events);
+    let mut told_absent = false;
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(Event::Init) => Change::Listing,
             Ok(Event::InitApply(object) | Event::Apply(object)) => Change::Set(convert(object)),
             Ok(Event::Delete(object)) => Change::Gone(convert(object)),
-            Ok(Event::InitDone) => Change::Listed,
+            Ok(Event::InitDone) => {
+                told_absent = false;
+                Change::Listed
+            }
+            Err(error) if absent == Absent::IsEmpty && not_served(&error) => {
+                // Told once: the next attempts find the same.
+                if std::mem::replace(&mut told_absent, true) {
+                    continue;
+                }
+                tracing::info!(kind = %K::kind(&()), "not served by this API server: there are none");
+                if changes.send(wrap(Change::Listing)).await.is_err() {
+                    return;
+                }
+                Change::Listed
+            }
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "watch broken, starting again");
                 observe(Outcome::Broken);
@@ -83,6 +137,11 @@ pub async fn run_into<K, T, W>(
             return;
         }
     }
+}
+
+/// Whether the API server has no such kind. A list of a kind that it has is never "not found".
+fn not_served(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 
 /// Waits between attempts: 50 ms, then twice as long each time up to 2 s. The ceiling is low because the watch
@@ -121,7 +180,65 @@ impl Backoff for Retry {
 
 #[cfg(test)]
 mod tests {
+    use futures::stream;
+    use k8s_openapi::api::networking::v1::ServiceCIDR;
+    use kube::core::Status;
+
     use super::*;
+
+    /// What is told of these events.
+    async fn told(absent: Absent, events: Vec<watcher::Result<Event<ServiceCIDR>>>) -> Vec<Change<String>> {
+        let (changes, mut out) = mpsc::channel(16);
+        let name = |object: ServiceCIDR| object.metadata.name.unwrap_or_default();
+        follow(stream::iter(events), absent, name, changes, |change| change, |_| ()).await;
+        let mut told = Vec::new();
+        while let Some(change) = out.recv().await {
+            told.push(change);
+        }
+        told
+    }
+
+    fn refused(code: u16) -> watcher::Error {
+        watcher::Error::InitialListFailed(kube::Error::Api(Status { code, ..Status::default() }.boxed()))
+    }
+
+    fn object(name: &str) -> ServiceCIDR {
+        let mut object = ServiceCIDR::default();
+        object.metadata.name = Some(name.to_owned());
+        object
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_need_not_be_served_is_an_empty_list_while_it_is_not() {
+        let events = vec![
+            Ok(Event::Init),
+            Err(refused(404)),
+            Ok(Event::Init),
+            Err(refused(404)),
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("kubernetes"))),
+            Ok(Event::InitDone),
+        ];
+        let expected = [
+            Change::Listing,
+            // Complete at the first answer, and said once.
+            Change::Listing,
+            Change::Listed,
+            Change::Listing,
+            Change::Listing,
+            Change::Set("kubernetes".to_owned()),
+            Change::Listed,
+        ];
+        assert_eq!(told(Absent::IsEmpty, events).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_must_be_there_and_any_other_failure_is_never_an_empty_list() {
+        for (absent, code) in [(Absent::Unexpected, 404), (Absent::IsEmpty, 403), (Absent::IsEmpty, 503)] {
+            let events = vec![Ok(Event::Init), Err(refused(code))];
+            assert_eq!(told(absent, events).await, [Change::Listing], "{absent:?} {code}");
+        }
+    }
 
     #[test]
     fn a_broken_watch_is_retried_soon_and_never_given_up() {

@@ -88,9 +88,10 @@ impl Index {
                     settled_at: version,
                     in_flight: false,
                     written_at: 0,
+                    folds_at: None,
                     failures: 0,
                 };
-                self.services.insert(key.clone(), entry);
+                self.services.insert(key.clone(), Box::new(entry));
             }
         }
         if self.started {
@@ -142,7 +143,9 @@ impl Index {
         let place = (entry.seen.created, key.clone());
         self.due.remove(&place);
         self.ready.remove(&place);
-        self.folds.retain(|(_, folded)| folded != key);
+        if let Some(at) = entry.folds_at {
+            self.folds.remove(&(at, key.clone()));
+        }
         self.unprogrammed.remove(key);
         self.waiting.set(&place, &entry.obstacles, &[]);
         for number in entry.ports.into_values() {
@@ -252,10 +255,9 @@ impl Index {
         if !write.fold {
             return false;
         }
-        let Some(entry) = self.services.get(&write.key) else { return true };
-        let at = entry.written_at + FOLD_EACH;
-        let there = self.folds.range((at, write.key.clone())..).any(|(_, key)| *key == write.key);
-        if !there {
+        if let Some(entry) = self.services.get_mut(&write.key).filter(|entry| entry.folds_at.is_none()) {
+            let at = entry.written_at + FOLD_EACH;
+            entry.folds_at = Some(at);
             self.folds.insert((at, write.key.clone()));
         }
         true

@@ -27,6 +27,18 @@ pub(super) struct Affected {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Services whose exceptions changed.
     pub(super) services: BTreeSet<Box<str>>,
+    /// The `resourceVersion`s that its kernel had reached before and has reached now.
+    watermark: (u64, u64),
+    /// Whether the speaker was not there before, or is not any more.
+    joined_or_left: bool,
+}
+
+impl Affected {
+    /// Whether the speaker may have got or lost what was changed at this `resourceVersion`.
+    pub(super) const fn reaches(&self, version: u64) -> bool {
+        let (before, now) = self.watermark;
+        self.joined_or_left || ((before < version) != (now < version))
+    }
 }
 
 impl Speakers {
@@ -56,6 +68,8 @@ impl Speakers {
         let differs = |name: &str| old.exceptions.get(name) != new.exceptions.get(name);
         let names = old.exceptions.keys().chain(new.exceptions.keys());
         affected.services = names.filter(|name| differs(name)).cloned().collect();
+        affected.watermark = (old.services, new.services);
+        affected.joined_or_left = before.is_some() != said.is_some();
         if let Some(said) = said {
             self.by_node.insert(node.into(), said);
         }

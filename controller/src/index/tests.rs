@@ -450,6 +450,57 @@ fn what_speakers_report_is_folded_in_once_and_late() {
 }
 
 #[test]
+fn a_speaker_that_goes_on_is_news_only_for_those_it_reaches() {
+    let mut world = Server::new(MANY);
+    world.put("four", v4());
+    world.put("six", v6());
+    let speaker = |services| SeenSpeaker { node: "n1".into(), services, ..SeenSpeaker::default() };
+    world.index.speaker(Change::Set(speaker(1)));
+    world.quiet();
+    let lagging = |world: &Server, name| {
+        !world.message(name).is_empty() && !world.seen(name).conditions.others[1].1.is_true
+    };
+    assert!(lagging(&world, "four") && lagging(&world, "six"));
+    let settled = |world: &Server, name: &str| world.index.services[&key(name)].settled_at;
+    let (first, second) = (settled(&world, "four"), settled(&world, "six"));
+    assert!(first < second);
+    let due = |world: &Server| world.index.due.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>();
+    world.index.speaker(Change::Set(speaker(first - 1)));
+    assert_eq!(due(&world), []);
+    world.index.speaker(Change::Set(speaker(first)));
+    assert_eq!(due(&world), [key("four")]);
+    world.quiet();
+    assert!(!lagging(&world, "four") && lagging(&world, "six"));
+    world.index.speaker(Change::Set(speaker(second)));
+    assert_eq!(due(&world), [key("six")]);
+    world.quiet();
+    assert!(!lagging(&world, "six"));
+}
+
+#[test]
+fn what_speakers_report_stands_in_line_once_and_leaves_with_its_service() {
+    let mut world = Server::new(MANY);
+    for n in 0..20 {
+        world.put(&format!("s{n}"), if n % 2 == 0 { v4() } else { v6() });
+    }
+    world.settle();
+    for services in 1..50 {
+        world.index.speaker(Change::Set(SeenSpeaker {
+            node: "n1".into(),
+            services,
+            ..SeenSpeaker::default()
+        }));
+        world.settle();
+        assert_eq!(world.index.folds.len(), 20);
+    }
+    for n in 0..20 {
+        world.delete(&format!("s{n}"));
+    }
+    world.settle();
+    assert!(world.index.folds.is_empty() && world.index.unprogrammed.is_empty());
+}
+
+#[test]
 fn an_address_given_up_is_not_given_on_before_the_status_says_so() {
     // A26
     let mut world = Server::new(&["192.0.2.1-192.0.2.2", "2001:db8::1-2001:db8::2"]);
