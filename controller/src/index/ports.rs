@@ -1,5 +1,7 @@
 //! `NodePort`s: which are in use, and which a Service gets.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use landfall_core::name::ServiceKey;
 use landfall_core::node_port::{self, choose};
 
@@ -8,7 +10,76 @@ use crate::decision::Desired;
 use crate::seen::SeenService;
 use crate::send::PortsRefused;
 
+/// How long a port is left alone that the API server has refused, in milliseconds, doubled each time: the first,
+/// and how often it is doubled. A deleted Service is gone from the watch before the API server frees its ports.
+const LEFT_ALONE: i64 = 500;
+const DOUBLINGS: u32 = 7;
+
+/// Ports that the API server has refused although no Service is seen to have them. They count as used for a while.
+#[derive(Debug, Default)]
+pub(super) struct RefusedPorts {
+    /// Until when, in Unix milliseconds.
+    until: BTreeSet<(i64, u16)>,
+    /// How often each was refused since it was last seen with a Service.
+    times: BTreeMap<u16, u32>,
+}
+
+impl RefusedPorts {
+    /// When the first of them counts as free again, in Unix milliseconds.
+    pub(super) fn next_expiry(&self) -> Option<i64> {
+        self.until.first().map(|(until, _)| *until)
+    }
+
+    fn add(&mut self, port: u16, now: i64) {
+        let times = self.times.entry(port).or_default();
+        self.until.insert((now + (LEFT_ALONE << (*times).min(DOUBLINGS)), port));
+        *times += 1;
+    }
+
+    fn expired(&mut self, now: i64) -> Vec<u16> {
+        let later = self.until.split_off(&(now + 1, 0));
+        std::mem::replace(&mut self.until, later).into_iter().map(|(_, port)| port).collect()
+    }
+}
+
 impl Index {
+    /// The API server did not take the `NodePort`s of a write, whatever became of the rest.
+    pub fn ports_refused(&mut self, key: &ServiceKey, refused: PortsRefused) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        match refused {
+            // Whoever has them is not seen yet, or not gone yet for the API server.
+            PortsRefused::Taken => {
+                let seen = self.ports_of.get(key);
+                entry.ports.retain(|_, number| {
+                    let keeps = seen.is_some_and(|ports| ports.contains(number));
+                    if !keeps {
+                        self.refused_ports.add(*number, self.now);
+                    }
+                    keeps
+                });
+            }
+            PortsRefused::OutOfRange => {
+                let given = std::mem::take(&mut entry.ports);
+                entry.ports_refused = Some(PortsRefused::OutOfRange);
+                for number in given.into_values() {
+                    self.ports.remove(number);
+                }
+            }
+        }
+        self.make_due(key);
+    }
+
+    /// Ports that were refused long enough ago may be tried again.
+    pub(super) fn expire_refused_ports(&mut self) {
+        let expired = self.refused_ports.expired(self.now);
+        for port in &expired {
+            self.ports.remove(*port);
+        }
+        if !expired.is_empty() {
+            self.wake_port_waiters();
+        }
+    }
+
     /// Notes the `NodePort`s that a Service has, whoever gave them.
     pub(super) fn note_ports(&mut self, seen: &SeenService) {
         let old = self.ports_of.get(&seen.key);
@@ -21,6 +92,7 @@ impl Index {
         }
         for number in &seen.node_ports {
             self.ports.add(*number);
+            self.refused_ports.times.remove(number);
         }
         if old.iter().any(|number| !seen.node_ports.contains(number)) {
             self.wake_port_waiters();

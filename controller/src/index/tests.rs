@@ -1,9 +1,11 @@
 //! The index against an API server in memory.
 
+use landfall_runtime::watch::Change;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::seen::{SeenNamespace, SeenNode, SeenSpeaker};
 
 mod model;
 mod world;
@@ -375,6 +377,33 @@ fn a_port_that_the_api_server_refuses_is_another_one_next_time() {
     world.index.retry(&key("s"));
     world.settle();
     assert_eq!((world.reason("s"), world.addresses("s").len()), ("NodePortRangeInvalid".into(), 1));
+}
+
+#[test]
+fn a_refused_port_is_tried_again_after_a_while_that_grows() {
+    // A73: a deleted Service is gone for watches before the API server frees its ports.
+    let mut world = Server::new(&[]);
+    world.put_pool("lan", &json!({"addresses": MANY, "nodePortRange": "31000-31000"}));
+    let mut asks = v4();
+    asks["allocateLoadBalancerNodePorts"] = json!(false);
+    world.put_with("s", asks, &json!({"landfall.dev/node-ports": "true"}));
+    world.tell();
+    world.next().unwrap();
+    for waited in [500, 1_000, 2_000] {
+        world.index.ports_refused(&key("s"), PortsRefused::Taken);
+        world.index.failed(&key("s"), Failure::Other);
+        world.settle();
+        assert_eq!(world.reason("s"), "NodePortsExhausted");
+        let at = world.time + Duration::from_millis(waited);
+        assert_eq!(world.index.refused_ports.next_expiry(), Some(at.as_millisecond()));
+        assert!(world.index.next_alarm().is_some_and(|alarm| alarm <= at.as_millisecond()));
+        world.later(Duration::from_millis(waited));
+        assert!(world.next().is_some(), "tried again after {waited} ms");
+    }
+    world.index.failed(&key("s"), Failure::Other);
+    world.index.retry(&key("s"));
+    world.settle();
+    assert_eq!((world.reason("s"), world.seen("s").node_ports.to_vec()), ("Allocated".into(), vec![31000]));
 }
 
 #[test]
