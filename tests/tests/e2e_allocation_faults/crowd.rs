@@ -51,6 +51,26 @@ fn create_one(ns: &TestNs, name: &str) {
     }
 }
 
+/// Deletes every Service of the namespace, several at a time: one request for all of them takes longer than the API
+/// server may take for an answer.
+pub(crate) fn delete(ns: &TestNs) {
+    let path = format!("/api/v1/namespaces/{}/services", ns.name());
+    let list = ns.lab().api_get(&path).expect("a list");
+    let names = list["items"].as_array().expect("Services").iter();
+    let names: Vec<&str> = names.filter_map(|item| item["metadata"]["name"].as_str()).collect();
+    std::thread::scope(|scope| {
+        let path = &path;
+        for names in names.chunks(names.len().div_ceil(CREATORS).max(1)) {
+            scope.spawn(move || {
+                for name in names {
+                    let answer = ns.lab().api("DELETE", &format!("{path}/{name}"), None).expect("an answer");
+                    assert!(matches!(answer.status, 200 | 202 | 404), "{}", answer.text());
+                }
+            });
+        }
+    });
+}
+
 /// The aim is one second; a test's deadline is five times that, since a slow machine is no failure.
 const FAIR: Duration = Duration::from_secs(5);
 

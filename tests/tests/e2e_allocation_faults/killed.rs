@@ -101,8 +101,7 @@ fn a_controller_killed_before_or_after_any_write_loses_and_doubles_nothing() {
     // Nothing leaks: the pool counts what is there.
     pool.wait_status("/ipv4/assigned", &served.to_string());
     pool.wait_status("/ipv4/available", &(4_096 - served).to_string());
-    let all = format!("/api/v1/namespaces/{}/services", ns.name());
-    cluster().api("DELETE", &all, None).unwrap();
+    crowd::delete(&ns);
     eventually(POD, "all of them to go", || (recorder.seen().served() == 0).then_some(()));
     pool.wait_status("/ipv4/assigned", "0");
     healthy.terminate();
