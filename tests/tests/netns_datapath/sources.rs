@@ -80,6 +80,7 @@ fn changes_without_pause_never_shut_out_who_may_enter_nor_let_in_who_may_not() {
     const CHANGES: usize = 1_000;
     let world = World::new();
     let mut path = data_path(&world);
+    world.forget_soon();
     let ranges: [&[&str]; 3] = [
         &["192.0.2.200/32", "2001:db8:50::200/128"],
         &["192.0.2.192/29", "192.0.2.200/32", "2001:db8:50::1f8/125", "2001:db8:50::200/128"],
