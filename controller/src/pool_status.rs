@@ -65,8 +65,10 @@ fn exhausted(families: [(Family, Option<Usage>); 2]) -> Verdict {
         let usage = usage.filter(|usage| usage.capacity > 0 && usage.available() == 0)?;
         Some(format!("no {family} address is left of {}", usage.capacity))
     };
-    let full: Vec<String> = families.into_iter().filter_map(none_left).collect();
-    if full.is_empty() {
+    let full: Vec<String> = families.iter().copied().filter_map(none_left).collect();
+    if families.iter().all(|(_, usage)| usage.is_none_or(|usage| usage.capacity == 0)) {
+        (true, "NoAddressLeft", "it has no address that can be given: see Ready".to_owned())
+    } else if full.is_empty() {
         (false, "AddressesLeft", "there are addresses left".to_owned())
     } else {
         (true, "NoAddressLeft", full.join("; "))

@@ -146,6 +146,38 @@ impl Selector {
         self.labels.is_empty() && self.requirements.is_empty()
     }
 
+    /// The key of which it asks what no label can be, if there is one: two values at once, or to be there and not to be.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&str> {
+        let keys = self.labels.0.iter().map(|(key, _)| &**key);
+        let keys = keys.chain(self.requirements.iter().map(|requirement| &*requirement.key));
+        keys.into_iter().find(|key| !self.satisfiable(key))
+    }
+
+    /// Whether there is a value of the label, or its absence, that all requirements on the key admit.
+    fn satisfiable(&self, key: &str) -> bool {
+        let of_key = || self.requirements.iter().filter(|requirement| *requirement.key == *key);
+        let listed = of_key().find_map(|requirement| match &requirement.operator {
+            Operator::In(values) => Some(values),
+            _ => None,
+        });
+        let admits = |value: Option<&str>| {
+            let labels: Labels = value.map(|value| (key, value)).into_iter().collect();
+            let by_label = self.labels.get(key).is_none_or(|wanted| value == Some(wanted));
+            by_label && of_key().all(|requirement| requirement.matches(&labels))
+        };
+        match (self.labels.get(key), listed) {
+            (Some(value), _) => admits(Some(value)),
+            (None, Some(values)) => values.iter().any(|value| admits(Some(value))),
+            // Some value that nobody names.
+            (None, None) => {
+                let exists = of_key().any(|requirement| requirement.operator == Operator::Exists);
+                let absent = of_key().any(|requirement| requirement.operator == Operator::DoesNotExist);
+                !(exists && absent)
+            }
+        }
+    }
+
     /// Whether an object with these labels is selected.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
@@ -187,6 +219,29 @@ mod tests {
 
     fn requirement(key: &str, operator: &str, values: &[&str]) -> Requirement {
         Requirement::parse(key, operator, values).unwrap()
+    }
+
+    #[test]
+    fn what_no_label_can_be_is_found() {
+        let none: &[(&str, &str)] = &[];
+        let is = |operator: &str, values: &[&str]| requirement("x", operator, values);
+        for (wanted, requirements, contradictory) in [
+            (none, vec![is("In", &["a", "b"]), is("NotIn", &["a"]), is("NotIn", &["b"])], true),
+            (none, vec![is("In", &["a", "b"]), is("NotIn", &["a"])], false),
+            (none, vec![is("In", &["a"]), is("In", &["b"])], true),
+            (none, vec![is("In", &["a"]), is("DoesNotExist", &[])], true),
+            (none, vec![is("Exists", &[]), is("DoesNotExist", &[])], true),
+            (none, vec![is("NotIn", &["a"]), is("DoesNotExist", &[])], false),
+            (none, vec![is("NotIn", &["a"]), is("Exists", &[])], false),
+            (&[("x", "a")], vec![is("NotIn", &["a"])], true),
+            (&[("x", "a")], vec![is("In", &["b"])], true),
+            (&[("x", "a")], vec![is("DoesNotExist", &[])], true),
+            (&[("x", "a")], vec![is("In", &["a", "b"])], false),
+            (none, vec![], false),
+        ] {
+            let selector = Selector::new(labels(wanted), requirements);
+            assert_eq!(selector.contradiction(), contradictory.then_some("x"), "{selector:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn pool(object: &AddressPool) -> Result<Pool, FieldError> {
     Ok(Pool {
         name: PoolName::new(object.metadata.name.as_deref().unwrap_or_default()),
         created: created(&object.metadata),
-        addresses: ranges("spec.addresses", &spec.addresses)?,
+        addresses: usable(ranges("spec.addresses", &spec.addresses)?)?,
         exclude: ranges("spec.exclude", &spec.exclude)?,
         auto_assign: spec.auto_assign,
         avoid_buggy: spec.avoid_buggy_ips,
@@ -78,6 +78,32 @@ fn created(metadata: &ObjectMeta) -> i64 {
 /// Puts the path of the field before what is wrong with it.
 fn field<T, E: Display>(path: &str, read: Result<T, E>) -> Result<T, FieldError> {
     read.map_err(|error| FieldError { path: path.to_owned(), message: error.to_string() })
+}
+
+/// Blocks of which no address can be that of a Service on a LAN (RFC 6890, RFC 4291).
+const UNUSABLE: [(&str, &str); 8] = [
+    ("0.0.0.0/8", "addresses of this network (RFC 791)"),
+    ("127.0.0.0/8", "loopback addresses"),
+    ("224.0.0.0/4", "multicast addresses"),
+    ("255.255.255.255/32", "the broadcast address"),
+    ("::/128", "the unspecified address"),
+    ("::1/128", "the loopback address"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast addresses"),
+];
+
+fn usable(ranges: Vec<AddrRange>) -> Result<Vec<AddrRange>, FieldError> {
+    let blocks =
+        UNUSABLE.iter().filter_map(|(block, what)| Some((block.parse::<AddrRange>().ok()?, block, what)));
+    for (block, text, what) in blocks {
+        if let Some(index) = ranges.iter().position(|range| range.overlaps(&block)) {
+            return Err(FieldError {
+                path: format!("spec.addresses[{index}]"),
+                message: format!("it holds {what} ({text}), which no Service can have"),
+            });
+        }
+    }
+    Ok(ranges)
 }
 
 fn ranges(field: &str, texts: &[AddressText]) -> Result<Vec<AddrRange>, FieldError> {
@@ -167,6 +193,16 @@ mod tests {
                 "spec.exclude[0]: \"rubbish\" is neither a CIDR (192.0.2.0/24) nor a range (192.0.2.10-192.0.2.20)",
             ),
             (&["::/0"], &[], "spec.addresses[0]: ::/0 is every IPv6 address there is"),
+            (
+                &[good, "127.0.0.1-127.0.0.9"],
+                &[],
+                "spec.addresses[1]: it holds loopback addresses (127.0.0.0/8), which no Service can have",
+            ),
+            (
+                &["ff02::/112"],
+                &[],
+                "spec.addresses[0]: it holds multicast addresses (ff00::/8), which no Service can have",
+            ),
         ] {
             assert_eq!(pool(&object(addresses, exclude)).unwrap_err().to_string(), wanted);
         }

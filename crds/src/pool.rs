@@ -184,10 +184,10 @@ pub struct AddressPoolStatus {
     /// The IPv6 addresses of the pool in numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<AddressCount>,
-    /// Addresses that were freed and rest, those that rest longest last; no more than 256 are named. A controller
+    /// Addresses that were freed and rest, those that rest longest last; no more than 4096 are named. A controller
     /// that starts takes the quarantine up again from here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 4096), extend("x-kubernetes-list-type" = "atomic"))]
     pub resting: Vec<RestingAddress>,
     /// `Ready`: the pool can be used. `Overlapping`: addresses of it belong to an older pool or to the cluster
     /// itself. `Exhausted`: no address is left. `AddressConflict`: somebody else on the LAN uses one of them.
@@ -197,7 +197,7 @@ pub struct AddressPoolStatus {
 }
 
 /// Most addresses that [`AddressPoolStatus::resting`] names.
-pub const MAX_RESTING: usize = 256;
+pub const MAX_RESTING: usize = 4096;
 
 /// A freed address that nobody gets for a while.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

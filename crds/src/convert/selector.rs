@@ -24,7 +24,16 @@ pub fn selector(field: &str, object: &LabelSelector) -> Result<Selector, FieldEr
         })
     });
     let requirements = requirements.collect::<Result<Vec<_>, _>>()?;
-    Ok(Selector::new(labels(object.match_labels.as_ref()), requirements))
+    let read = Selector::new(labels(object.match_labels.as_ref()), requirements);
+    match read.contradiction() {
+        Some(key) => Err(FieldError {
+            path: field.to_owned(),
+            message: format!(
+                "nothing can be selected: the requirements on label {key:?} contradict each other"
+            ),
+        }),
+        None => Ok(read),
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +61,17 @@ mod tests {
         ] {
             assert_eq!(read(&object).unwrap().matches(&web), selected, "{object}");
         }
+    }
+
+    #[test]
+    fn a_selector_that_nothing_can_satisfy_is_refused() {
+        let is =
+            |operator: &str, values: &[&str]| json!({"key": "app", "operator": operator, "values": values});
+        let object =
+            json!({"matchExpressions": [is("In", &["a", "b"]), is("NotIn", &["a"]), is("NotIn", &["b"])]});
+        let error = read(&object).unwrap_err();
+        assert_eq!(error.path, "spec.namespaceSelector");
+        assert!(error.message.contains("\"app\""), "{error}");
     }
 
     #[test]
