@@ -79,6 +79,13 @@ pub struct Watched {
 }
 
 impl Metrics {
+    /// This replica leads no more: it tells nothing of what only the leader knows.
+    pub fn stand_down(&self) {
+        self.leader.set(0);
+        self.services.clear();
+        self.pool_addresses.clear();
+    }
+
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("landfall_controller");

@@ -37,7 +37,9 @@ const PULSE: Duration = Duration::from_secs(30);
 
 type Task = (&'static str, anyhow::Result<()>);
 
-/// Runs until a signal comes or this replica can lead no more.
+/// Runs until a signal comes. A replica that can lead no more forgets everything and stands for leader again: an end
+/// of the process would make the kubelet wait longer each time before it starts the next, and an API server that comes
+/// back would find nobody.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     run_with(args, Hooks::default()).await
 }
@@ -57,43 +59,47 @@ pub async fn run_with(args: Args, hooks: Hooks) -> anyhow::Result<()> {
         Client::try_default().await.context("no way to the API server: not in a pod and no kubeconfig")?;
     let mut candidate = Candidate::new(client.clone(), &args.namespace, &args.pod_name, metrics.clone());
     let mut shutdown = std::pin::pin!(signal::shutdown());
-    let term = tokio::select! {
-        term = candidate.acquire(|| reached.set(true)) => term,
-        name = &mut shutdown => {
-            tracing::info!(signal = name?, "ending");
-            return Ok(());
-        }
-    };
-    metrics.leader.set(1);
-
-    let sender =
-        Sender { client, class: args.class.clone(), term: term.clone(), metrics: metrics.clone(), hooks };
-    let (stop, stopped) = latch::channel(false);
-    let pulse = health.pulse("the work loop", PULSE);
-    let mut tasks = lead(sender, &args, metrics, pulse, stopped);
-    let ended = tokio::select! {
-        lost = candidate.hold(&term) => Err(lost.into()),
-        ended = landfall_runtime::supervise::first_ended(&mut tasks) => Err(anyhow::anyhow!("{ended}")),
-        name = &mut shutdown => name.context("signals cannot be received"),
-    };
-    match ended {
-        Ok(name) => {
-            tracing::info!(signal = name, "ending");
-            // What is on its way has to be over before anybody else leads.
-            let _ = stop.send(true);
-            let finished = async {
-                while let Some(task) = tasks.join_next().await {
-                    if matches!(task, Ok(("work", _))) {
-                        break;
-                    }
-                }
-            };
-            if tokio::time::timeout(crate::leader::REQUEST_TIMEOUT * 3, finished).await.is_ok() {
-                candidate.release().await;
+    loop {
+        let term = tokio::select! {
+            term = candidate.acquire(|| reached.set(true)) => term,
+            name = &mut shutdown => {
+                tracing::info!(signal = name?, "ending");
+                return Ok(());
             }
-            Ok(())
+        };
+        metrics.leader.set(1);
+        let (client, class, hooks) = (client.clone(), args.class.clone(), hooks.clone());
+        let sender = Sender { client, class, term: term.clone(), metrics: metrics.clone(), hooks };
+        let (stop, stopped) = latch::channel(false);
+        let pulse = health.pulse("the work loop", PULSE);
+        let mut tasks = lead(sender, &args, metrics.clone(), pulse, stopped);
+        tokio::select! {
+            lost = candidate.hold(&term) => {
+                metrics.stand_down();
+                // Requests on their way end here, too.
+                tasks.shutdown().await;
+                tracing::warn!(error = &lost as &dyn std::error::Error, "leading no more, standing for leader again");
+            }
+            ended = landfall_runtime::supervise::first_ended(&mut tasks) => return Err(anyhow::anyhow!("{ended}")),
+            name = &mut shutdown => {
+                tracing::info!(signal = name.context("signals cannot be received")?, "ending");
+                // What is on its way has to be over before anybody else leads.
+                let _ = stop.send(true);
+                if tokio::time::timeout(crate::leader::REQUEST_TIMEOUT * 3, worked(&mut tasks)).await.is_ok() {
+                    candidate.release().await;
+                }
+                return Ok(());
+            }
         }
-        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the work loop has ended.
+async fn worked(tasks: &mut JoinSet<Task>) {
+    while let Some(task) = tasks.join_next().await {
+        if matches!(task, Ok(("work", _))) {
+            break;
+        }
     }
 }
 

@@ -50,7 +50,7 @@ impl Health {
     }
 
     /// Adds a loop that has to beat at least every `within`; when it does not, the program is not alive and
-    /// kubelet restarts it.
+    /// kubelet restarts it. It counts as long as somebody holds the pulse: what ends the loop lets go of it.
     #[must_use]
     pub fn pulse(&self, name: &'static str, within: Duration) -> Pulse {
         let last = Arc::new(Mutex::new(Instant::now()));
@@ -69,7 +69,8 @@ impl Health {
     /// The loops that have stopped: the program is alive when there is none.
     #[must_use]
     pub fn stopped_pulses(&self) -> Vec<&'static str> {
-        let pulses = self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pulses = self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.retain(|watched| Arc::strong_count(&watched.last) > 1);
         let now = Instant::now();
         let late = |watched: &&Watched| {
             let last = *watched.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,5 +121,8 @@ mod tests {
         assert_eq!(health.stopped_pulses(), ["sync"]);
         pulse.beat();
         assert!(health.stopped_pulses().is_empty());
+        drop(pulse);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(health.stopped_pulses().is_empty(), "the loop was ended");
     }
 }

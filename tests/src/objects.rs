@@ -466,6 +466,11 @@ pub fn kill_controllers(lab: &Lab) {
 /// What the leader says at /metrics.
 pub fn leader_metrics(lab: &Lab) -> String {
     let (_, _, address) = wait_leader(lab);
+    controller_metrics(lab, &address)
+}
+
+/// What the controller in the pod of this address says at /metrics.
+pub fn controller_metrics(lab: &Lab, address: &str) -> String {
     let server = SocketAddr::new(address.parse().expect("a pod's address"), 9640);
     let router = lab.host("router").expect("the router");
     let answer = router.http_get_path(server, "/metrics", Duration::from_secs(5)).expect("metrics");

@@ -1,11 +1,12 @@
 //! An API server that goes away, and one that has forgotten where a watch was.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use landfall_lab::objects::Object;
 use landfall_lab::product::{POD, SOON, cluster, eventually};
 use landfall_lab::recorder::Recorder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::outside::{NoPods, Outside};
 use crate::proxy::Proxy;
@@ -31,6 +32,32 @@ fn an_api_server_that_restarts_during_allocation_loses_and_doubles_nothing() {
     wait_served(&recorder, 400, POD);
     pool.wait_status("/ipv4/assigned", "400");
     pool.wait_status("/ipv4/available", "624");
+}
+
+/// How long the API server is away: longer than the leader's Lease holds.
+const AWAY: Duration = Duration::from_secs(6);
+
+// A79
+#[test]
+fn who_comes_after_an_outage_waits_no_longer_than_the_outage_and_no_pod_is_restarted_for_it() {
+    let lab = cluster();
+    let ns = space("a79-after");
+    let _pool = Object::pool("a79-after", &pinned(&[&ns], &["198.18.52.0/29"]));
+    let restarts = || {
+        let path = "/api/v1/namespaces/landfall-system/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dcontroller";
+        let pods = lab.api_get(path).expect("the pods");
+        let of_pod = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+        pods["items"].as_array().expect("pods").iter().filter_map(of_pod).sum::<u64>()
+    };
+    let before = restarts();
+    for round in 0..3 {
+        lab.stop_apiserver().unwrap();
+        std::thread::sleep(AWAY);
+        lab.start_apiserver().unwrap();
+        let service = ns.service(&format!("web-{round}"), &json!({}), &json!({}));
+        eventually(AWAY * 5, "its address", || (!service.addresses().is_empty()).then_some(()));
+    }
+    assert_eq!(restarts(), before, "restarts of controllers");
 }
 
 /// The API server as the lab starts it, when the value goes.
