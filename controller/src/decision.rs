@@ -50,6 +50,10 @@ pub struct Desired {
     pub node_ports: Vec<(usize, u16)>,
 }
 
+/// How many bytes the annotations of an object may have (`TotalAnnotationSizeLimitB` of
+/// `apimachinery/pkg/api/validation/objectmeta.go`).
+const MOST_ANNOTATIONS: usize = 256 * 1024;
+
 /// The longest message, in characters: far below what the API server takes, and long enough for every obstacle.
 const LONGEST: usize = 1_000;
 
@@ -101,6 +105,30 @@ impl Desired {
             on_removal: None,
             finalizer: false,
             node_ports: Vec::new(),
+        }
+    }
+
+    /// Leaves out what the annotations of the Service have no room for, and says so: it is to get its address all the
+    /// same.
+    pub fn fit(&mut self, seen: &SeenService) {
+        let wanted = [
+            (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
+            (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
+        ];
+        let size =
+            |name: &str, value: &Option<Box<str>>| value.as_ref().map_or(0, |value| name.len() + value.len());
+        let ours: usize = wanted.iter().map(|(name, has, _)| size(name, has)).sum();
+        let after: usize = wanted.iter().map(|(name, _, wants)| size(name, wants)).sum();
+        let others = seen.annotated.unwrap_or(0).saturating_sub(ours);
+        if after > 0 && others + after > MOST_ANNOTATIONS {
+            self.allocated_from.clone_from(&seen.allocated_from);
+            self.on_removal.clone_from(&seen.on_removal);
+            self.allocated.message = cut(format!(
+                "{}; its annotations leave no room for {} and {}, which would say so when the pool is gone",
+                self.allocated.message,
+                annotation::ALLOCATED_FROM,
+                annotation::ON_REMOVAL
+            ));
         }
     }
 
@@ -182,6 +210,7 @@ impl Desired {
     fn metadata(&self, seen: &SeenService) -> Option<Metadata> {
         let mut ops = Vec::new();
         finalizer(seen, self.finalizer, &mut ops);
+        let guards = self.finalizer && !ops.is_empty();
         let wanted = [
             (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
             (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
@@ -189,7 +218,7 @@ impl Desired {
         annotations(seen, &wanted, &mut ops);
         let ports = self.node_ports.iter().flat_map(|(at, number)| node_port(&seen.ports, *at, *number));
         let node_ports: Vec<Value> = ports.collect();
-        (!ops.is_empty() || !node_ports.is_empty()).then_some(Metadata { ops, node_ports })
+        (!ops.is_empty() || !node_ports.is_empty()).then_some(Metadata { ops, guards, node_ports })
     }
 }
 
@@ -221,7 +250,7 @@ fn finalizer(seen: &SeenService, wanted: bool, ops: &mut Vec<Value>) {
 type Wanted<'a> = (&'static str, &'a Option<Box<str>>, &'a Option<Box<str>>);
 
 fn annotations(seen: &SeenService, wanted: &[Wanted<'_>], ops: &mut Vec<Value>) {
-    let mut there = seen.annotated;
+    let mut there = seen.annotated.is_some();
     for (name, has, wants) in wanted.iter().filter(|(_, has, wants)| has != wants) {
         let path = format!("/metadata/annotations/{}", name.replace('~', "~0").replace('/', "~1"));
         match wants {
@@ -272,7 +301,7 @@ pub fn clear(seen: &SeenService) -> Option<Write> {
         reason: "Released",
         message: format!("{had} is given back: the Service is no longer one of ours"),
     });
-    let metadata = (!ops.is_empty()).then_some(Metadata { ops, node_ports: Vec::new() });
+    let metadata = (!ops.is_empty()).then_some(Metadata { ops, guards: false, node_ports: Vec::new() });
     let status = (!last && told).then(|| json!({}));
     (metadata.is_some() || status.is_some()).then(|| Write {
         key: seen.key.clone(),
@@ -309,6 +338,8 @@ pub struct Write {
 pub struct Metadata {
     /// Finalizer and annotations.
     pub ops: Vec<Value>,
+    /// Whether our finalizer is set with it.
+    pub guards: bool,
     /// `NodePort`s, which the API server may refuse.
     pub node_ports: Vec<Value>,
 }

@@ -20,7 +20,6 @@ use crate::decision::Write;
 use crate::pool_status;
 use crate::reservation_status;
 use crate::seen::{SeenPool, SeenReservation, SeenService};
-use crate::send::PortsRefused;
 
 mod decide;
 mod fair;
@@ -40,9 +39,10 @@ use wait::Waiting;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// The least time between two writes that only tell what speakers report: of one Service, and of all, in
-/// milliseconds.
+/// milliseconds; the last holds while there are other writes, which go first.
 const FOLD_EACH: i64 = 1_000;
 const FOLD_ALL: i64 = 10;
+const FOLD_BUSY: i64 = 200;
 
 /// What the user has chosen.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,8 @@ pub struct Index {
     /// Services of which only what speakers report is to be told, by when that may be.
     folds: BTreeSet<(i64, ServiceKey)>,
     fold_opens: i64,
+    /// Whether anything else was written since the last of these.
+    busy: bool,
     /// Services that some speaker does not have yet.
     unprogrammed: BTreeSet<ServiceKey>,
     service_list: Listing<ServiceKey>,
@@ -102,6 +104,8 @@ pub struct Index {
 #[derive(Debug)]
 struct Entry {
     seen: SeenService,
+    /// The version in which it was seen first. Times of creation are in whole seconds: this tells the order within one.
+    born: u64,
     /// The addresses it has been given, in order.
     granted: Vec<IpAddr>,
     /// Why it was refused the last time, for those who count.
@@ -110,7 +114,10 @@ struct Entry {
     obstacles: Vec<Obstacle>,
     /// `NodePort`s that we have given, also if somebody has wiped them since.
     ports: BTreeMap<Port, u16>,
-    ports_refused: Option<PortsRefused>,
+    /// Where they were taken from the last time.
+    ports_from: Option<PortRange>,
+    /// The range that the API server does not accept.
+    ports_outside: Option<PortRange>,
     /// The version since which it is as it is for speakers.
     settled_at: u64,
     /// A write for it is on its way.
@@ -120,6 +127,13 @@ struct Entry {
     /// Where it stands in [`Index::folds`], if it does.
     folds_at: Option<i64>,
     failures: u32,
+}
+
+impl Entry {
+    /// Its place wherever Services stand in line: the oldest goes first.
+    fn place(&self) -> Place {
+        ((self.seen.created, self.born), self.seen.key.clone())
+    }
 }
 
 /// How a write ended, if not well.
@@ -159,6 +173,7 @@ impl Index {
             ready: Fair::default(),
             folds: BTreeSet::new(),
             fold_opens: 0,
+            busy: false,
             unprogrammed: BTreeSet::new(),
             service_list: Listing::default(),
             pool_list: Listing::default(),
@@ -210,6 +225,7 @@ impl Index {
         self.consider_all(now);
         while let Some((_, key)) = self.ready.pop() {
             if let Some(write) = self.write_for(&key, now).filter(|write| !self.put_off(write)) {
+                self.busy = true;
                 return Some(self.sent(write));
             }
         }
@@ -221,7 +237,8 @@ impl Index {
                 entry.folds_at = None;
             }
             if let Some(write) = self.write_for(&key, now) {
-                self.fold_opens = self.now + FOLD_ALL;
+                let pause = if std::mem::take(&mut self.busy) { FOLD_BUSY } else { FOLD_ALL };
+                self.fold_opens = self.now + pause;
                 return Some(self.sent(write));
             }
         }
@@ -321,13 +338,13 @@ impl Index {
 
     fn make_due(&mut self, key: &ServiceKey) {
         if let Some(entry) = self.services.get(key) {
-            self.due.insert((entry.seen.created, key.clone()));
+            self.due.insert(entry.place());
         }
     }
 
     /// Messages, annotations and conditions name pools, nodes and more, so everybody is looked at; few of them change.
     fn all_due(&mut self) {
-        self.due.extend(self.services.iter().map(|(key, entry)| (entry.seen.created, key.clone())));
+        self.due.extend(self.services.values().map(|entry| entry.place()));
     }
 }
 

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_core::ledger::{Ledger, Standing};
 use landfall_core::name::ServiceKey;
 use landfall_core::pool::Pools;
+use landfall_core::reservation::Held;
 use landfall_core::selector::Labels;
 use landfall_crds::AddressReservationStatus;
 use serde_json::{Value, json};
@@ -63,18 +64,26 @@ pub fn desired(
         }
         (Ok(_), Some(Standing::ReservedBefore(addr, older))) => {
             let message = format!("{addr} is held by the older AddressReservation {}", older.name);
-            (false, "AddressInUse", message)
+            (false, "AddressReserved", message)
         }
         (Ok(_), Some(Standing::UnknownPool)) => {
-            (false, "UnknownPool", "the pool of spec.pool does not exist or cannot be used".to_owned())
+            (false, "UnknownPool", format!("pool {} does not exist or cannot be used", of_pool(seen)))
         }
         (Ok(_), Some(Standing::PoolFull)) => {
-            (false, "PoolFull", "the pool of spec.pool has no free address of the family".to_owned())
+            (false, "PoolFull", format!("pool {} has no free address of the family", of_pool(seen)))
         }
     };
     let old = &seen.status.conditions;
     status.conditions = vec![condition(old, seen.generation, "Ready", (is_true, reason, message), now)];
     status
+}
+
+/// The pool of which it wants an address.
+fn of_pool(seen: &SeenReservation) -> &str {
+    match seen.reservation.as_ref().map(|reservation| &reservation.held) {
+        Ok(Held::Any { pool, .. }) => pool.as_str(),
+        _ => "of spec.pool",
+    }
 }
 
 /// In whole seconds, as the API server keeps times.

@@ -98,8 +98,8 @@ pub struct SeenService {
     pub allocated_from: Option<Box<str>>,
     /// The annotation that says what becomes of the addresses when their pool goes.
     pub on_removal: Option<Box<str>>,
-    /// Whether it has any annotation.
-    pub annotated: bool,
+    /// How many bytes its annotations have, names and values together; `None` without any.
+    pub annotated: Option<usize>,
     /// Its finalizers.
     pub finalizers: Finalizers,
     /// Its labels.
@@ -136,7 +136,7 @@ impl SeenService {
             conditions: SeenConditions::new(conditions.unwrap_or_default()),
             allocated_from: text(meta, annotation::ALLOCATED_FROM).map(Into::into),
             on_removal: text(meta, annotation::ON_REMOVAL).map(Into::into),
-            annotated: meta.annotations.is_some(),
+            annotated: meta.annotations.as_ref().map(service_parts::size),
             finalizers: Finalizers::new(meta),
             labels: convert::labels(meta.labels.as_ref()),
             ports: if demand.as_ref().is_some_and(|demand| demand.node_ports == NodePortWish::Wanted) {
@@ -320,7 +320,7 @@ mod tests {
         };
         assert_eq!(seen.conditions.allocated, Some(told));
         assert_eq!(seen.home(), [PoolName::new("lan")]);
-        assert!(seen.annotated && seen.finalizers.ours.is_none() && !seen.restricted);
+        assert!(seen.annotated.is_some() && seen.finalizers.ours.is_none() && !seen.restricted);
     }
 
     #[test]

@@ -149,8 +149,10 @@ impl Sender {
         for status in [first, !first] {
             let done = if status { self.status(&mut sent).await } else { self.metadata(&mut sent).await };
             if let Err(error) = done {
-                // An object that has no room for the records gets its address all the same.
-                let goes_on = matches!(error, SendError::Invalid(_)) && !status;
+                // What the API server does not want to record keeps nobody from its address, but for the finalizer:
+                // without it the address could be somebody else's while the Service is still there.
+                let guarded = sent.write.metadata.as_ref().is_none_or(|metadata| !metadata.guards);
+                let goes_on = matches!(error, SendError::Invalid(_)) && !status && guarded;
                 sent.error = Some(error);
                 if !goes_on {
                     break;

@@ -73,18 +73,20 @@ impl Index {
                 }
                 // Another wish for NodePorts is another chance.
                 if entry.seen.ports != seen.ports {
-                    entry.ports_refused = None;
+                    entry.ports_outside = None;
                 }
                 entry.seen = seen;
             }
             None => {
                 let entry = Entry {
                     seen,
+                    born: version,
                     granted: Vec::new(),
                     denied: None,
                     obstacles: Vec::new(),
                     ports: std::collections::BTreeMap::new(),
-                    ports_refused: None,
+                    ports_from: None,
+                    ports_outside: None,
                     settled_at: version,
                     in_flight: false,
                     written_at: 0,
@@ -140,7 +142,7 @@ impl Index {
     /// Nothing is known of the Service and nothing is held for it any more.
     fn release(&mut self, key: &ServiceKey) {
         let Some(entry) = self.services.remove(key) else { return };
-        let place = (entry.seen.created, key.clone());
+        let place = entry.place();
         self.due.remove(&place);
         self.ready.remove(&place);
         if let Some(at) = entry.folds_at {
@@ -269,7 +271,7 @@ impl Index {
         if entry.in_flight {
             return None;
         }
-        let place = (entry.seen.created, key.clone());
+        let place = entry.place();
         let leaving = entry.seen.deleting && entry.seen.finalizers.ours.is_some();
         if entry.seen.deleting && !leaving {
             // Somebody else's finalizer holds it; it keeps what it has until it goes.
@@ -319,6 +321,9 @@ impl Index {
         let entry = self.services.get_mut(key)?;
         entry.granted = granted;
         entry.denied = denied;
+        if let Some(entry) = self.services.get(key) {
+            desired.fit(&entry.seen);
+        }
         self.give_ports(key, &mut desired);
         self.fold(key, &mut desired);
         let write = desired.diff(&self.services.get(key)?.seen, now);

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use landfall_core::name::{Namespace, ServiceKey};
 
-/// A place in line: when the Service was created, and which one it is.
-pub(super) type Place = (i64, ServiceKey);
+/// A place in line: when the Service was created (in Unix seconds, and the version in which it was seen first), and
+/// which one it is.
+pub(super) type Place = ((i64, u64), ServiceKey);
 
 /// Services that wait to be written. In a namespace the oldest goes first.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     fn place(created: i64, namespace: &str, name: &str) -> Place {
-        (created, ServiceKey::new(namespace, name))
+        ((created, 0), ServiceKey::new(namespace, name))
     }
 
     #[test]

@@ -172,8 +172,8 @@ impl Index {
                 let known = self.namespaces.insert(seen.name.clone(), seen.labels.clone());
                 if known.as_ref() != Some(&seen.labels) && self.started {
                     let of = |key: &ServiceKey| key.namespace == seen.name;
-                    let touched = self.services.iter().filter(|(key, _)| of(key));
-                    let places = touched.map(|(key, entry)| (entry.seen.created, key.clone()));
+                    let touched = self.services.values().filter(|entry| of(&entry.seen.key));
+                    let places = touched.map(|entry| entry.place());
                     self.due.extend(places);
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use landfall_core::demand::Port;
 use landfall_core::name::ServiceKey;
 use landfall_core::node_port::{self, choose};
 
@@ -60,7 +61,7 @@ impl Index {
             }
             PortsRefused::OutOfRange => {
                 let given = std::mem::take(&mut entry.ports);
-                entry.ports_refused = Some(PortsRefused::OutOfRange);
+                entry.ports_outside = entry.ports_from;
                 for number in given.into_values() {
                     self.ports.remove(number);
                 }
@@ -125,10 +126,20 @@ impl Index {
     /// Gives the Service the `NodePort`s that it wants of us and lacks.
     pub(super) fn give_ports(&mut self, key: &ServiceKey, desired: &mut Desired) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        if entry.seen.ports.is_empty() || desired.addresses.is_empty() {
-            for number in std::mem::take(&mut entry.ports).into_values() {
-                self.ports.remove(number);
-            }
+        let wants_any = !desired.addresses.is_empty();
+        let wanted = |port: &Port| wants_any && entry.seen.ports.iter().any(|seen| seen.port == *port);
+        let given = std::mem::take(&mut entry.ports);
+        let (keeps, gives_up): (BTreeMap<Port, u16>, _) =
+            given.into_iter().partition(|(port, _)| wanted(port));
+        entry.ports = keeps;
+        for number in gives_up.values() {
+            self.ports.remove(*number);
+        }
+        if !gives_up.is_empty() {
+            self.wake_port_waiters();
+        }
+        let Some(entry) = self.services.get_mut(key) else { return };
+        if entry.seen.ports.is_empty() || !wants_any {
             return;
         }
         let range = desired
@@ -136,14 +147,15 @@ impl Index {
             .iter()
             .find_map(|addr| self.pools.of(*addr)?.pool.node_ports)
             .unwrap_or(self.choices.node_ports);
-        if entry.ports_refused == Some(PortsRefused::OutOfRange) {
+        entry.ports_from = Some(range);
+        if entry.ports_outside == Some(range) {
             let message = format!(
                 "the API server does not accept NodePorts of {range}: choose a range inside its --service-node-port-range"
             );
             desired.lacks_node_ports(node_port::RANGE_INVALID, &message);
             return;
         }
-        let lacking: Vec<(usize, landfall_core::demand::Port)> = entry
+        let lacking: Vec<(usize, Port)> = entry
             .seen
             .ports
             .iter()

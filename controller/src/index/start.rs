@@ -84,8 +84,7 @@ impl Index {
             }
         }
         self.started = true;
-        let mut keys: Vec<_> =
-            self.services.iter().map(|(key, entry)| (entry.seen.created, key.clone())).collect();
+        let mut keys: Vec<_> = self.services.values().map(|entry| entry.place()).collect();
         keys.sort();
         for (_, key) in &keys {
             self.adopt(key);

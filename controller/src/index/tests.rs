@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::seen::{SeenNamespace, SeenNode, SeenSpeaker};
+use crate::send::PortsRefused;
 
 mod model;
 mod world;
@@ -377,6 +378,84 @@ fn a_port_that_the_api_server_refuses_is_another_one_next_time() {
     world.index.retry(&key("s"));
     world.settle();
     assert_eq!((world.reason("s"), world.addresses("s").len()), ("NodePortRangeInvalid".into(), 1));
+}
+
+#[test]
+fn a_port_that_a_user_removes_gives_its_number_back() {
+    // A71, A72
+    let mut world = Server::new(&[]);
+    world.put_pool("lan", &json!({"addresses": MANY, "nodePortRange": "31000-31001"}));
+    let asks = |ports: &[u16]| {
+        let mut spec = v4();
+        spec["allocateLoadBalancerNodePorts"] = json!(false);
+        let port = |port: &u16| json!({"name": port.to_string(), "port": port, "protocol": "TCP"});
+        spec["ports"] = ports.iter().map(port).collect();
+        spec
+    };
+    let yes = json!({"landfall.dev/node-ports": "true"});
+    world.put_with("one", asks(&[80, 81]), &yes);
+    world.put_with("two", asks(&[80]), &yes);
+    world.settle();
+    assert_eq!(world.reason("two"), "NodePortsExhausted");
+    world.edit("one", |object| {
+        object["spec"]["ports"].as_array_mut().unwrap().pop();
+    });
+    world.settle();
+    assert_eq!(
+        (world.reason("two"), world.seen("two").node_ports.to_vec()),
+        ("Allocated".into(), vec![31001])
+    );
+    assert_eq!(world.seen("one").node_ports.to_vec(), [31000]);
+}
+
+#[test]
+fn another_range_is_another_chance_where_the_first_was_not_accepted() {
+    // A73
+    let mut world = Server::new(&[]);
+    world.put_pool("lan", &json!({"addresses": MANY, "nodePortRange": "40000-40009"}));
+    let mut asks = v4();
+    asks["allocateLoadBalancerNodePorts"] = json!(false);
+    world.put_with("s", asks, &json!({"landfall.dev/node-ports": "true"}));
+    world.tell();
+    world.next().unwrap();
+    world.index.ports_refused(&key("s"), PortsRefused::OutOfRange);
+    world.index.failed(&key("s"), Failure::Other);
+    world.settle();
+    assert_eq!(world.reason("s"), "NodePortRangeInvalid");
+    world.put_pool("lan", &json!({"addresses": MANY, "nodePortRange": "31000-31009"}));
+    world.settle();
+    assert_eq!((world.reason("s"), world.seen("s").node_ports.to_vec()), ("Allocated".into(), vec![31000]));
+}
+
+#[test]
+fn of_two_created_in_one_second_the_first_goes_first() {
+    let mut world = Server::new(&[]);
+    for name in ["z", "a"] {
+        world.put(name, v4());
+        world.untold.clear();
+        world.edit(name, |object| object["metadata"]["creationTimestamp"] = json!("2025-12-31T23:59:00Z"));
+        world.settle();
+    }
+    world.put_pool("lan", &json!({"addresses": ["192.0.2.7/32"]}));
+    world.settle();
+    assert_eq!((world.addresses("z").len(), world.addresses("a").len()), (1, 0));
+}
+
+#[test]
+fn a_service_whose_annotations_are_full_gets_its_address_and_its_finalizer() {
+    // A80
+    let mut world = Server::new(MANY);
+    world.put_with("full", v4(), &json!({"x": "y".repeat(256 * 1024 - 20)}));
+    world.put_with("nearly", v4(), &json!({"x": "y".repeat(256 * 1024 - 100)}));
+    world.settle();
+    for (name, recorded) in [("full", false), ("nearly", true)] {
+        let seen = world.seen(name);
+        assert_eq!((seen.ingress.len(), seen.allocated_from.is_some()), (1, recorded), "{name}");
+        assert!(seen.finalizers.ours.is_some(), "{name}");
+        assert_eq!(world.message(name).contains("leave no room"), !recorded, "{}", world.message(name));
+        assert!(seen.annotated.unwrap() <= 256 * 1024);
+    }
+    assert_eq!(world.settle(), 0, "and there it stays");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Parts of a Service.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::api::core::v1::Service;
@@ -84,6 +85,11 @@ pub(super) fn node_ports(object: &Service) -> Box<[u16]> {
     let listed = spec.ports.iter().flatten().filter_map(|port| port.node_port);
     let all = listed.chain(spec.health_check_node_port);
     all.filter_map(|number| u16::try_from(number).ok()).filter(|number| *number != 0).collect()
+}
+
+/// As the API server counts it (`apimachinery/pkg/api/validation/objectmeta.go`).
+pub(super) fn size(annotations: &BTreeMap<String, String>) -> usize {
+    annotations.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 pub(super) fn restricted(object: &Service) -> bool {
