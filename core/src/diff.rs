@@ -66,6 +66,8 @@ pub enum Slot {
     SourceNat,
     /// An endpoint by its index, from 0.
     Endpoint(Space, u32),
+    /// Whether it is recorded where a client went. Only for front ends with affinity.
+    Record,
     /// A range of admitted sources.
     Source(AddrRange),
 }
@@ -79,6 +81,8 @@ pub enum Entry {
     SourceNat(SourceNat),
     /// In [`Slot::Endpoint`].
     Target(Target),
+    /// In [`Slot::Record`]: for how many seconds a record is kept.
+    Record(u32),
     /// In [`Slot::Source`]: being there is all it says.
     Admitted,
 }
@@ -115,6 +119,9 @@ pub fn entries(front: &Frontend) -> BTreeMap<Slot, Entry> {
             insert_targets(&mut made, local, Space::Local);
             insert_targets(&mut made, everywhere, Space::Everywhere);
         }
+    }
+    if let Some(timeout_s) = front.affinity {
+        made.insert(Slot::Record, Entry::Record(timeout_s));
     }
     if let Admission::Ranges(ranges) = &front.admission {
         made.extend(ranges.iter().map(|range| (Slot::Source(*range), Entry::Admitted)));

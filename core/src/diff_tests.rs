@@ -24,6 +24,7 @@ fn front(route: Route) -> Frontend {
         owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
+        affinity: None,
         route,
         draining: Box::default(),
     }
@@ -114,6 +115,28 @@ fn an_endpoint_less_changes_the_decision_and_the_indexes_behind_it() {
     }
 }
 
+#[test]
+fn a_changed_timeout_changes_what_is_recorded_and_nothing_else() {
+    // S107, S108
+    for v6 in [false, true] {
+        let sticky = |timeout_s| Frontend {
+            spread: Spread::Client,
+            affinity: Some(timeout_s),
+            ..cluster(v6, &[1, 2])
+        };
+        assert_eq!(
+            diff(Some(&sticky(60)), Some(&sticky(90))),
+            [
+                Change::Remove(Slot::Record, Entry::Record(60)),
+                Change::Insert(Slot::Record, Entry::Record(90))
+            ]
+        );
+        let off = diff(Some(&sticky(60)), Some(&cluster(v6, &[1, 2])));
+        assert!(off.contains(&Change::Remove(Slot::Record, Entry::Record(60))), "{off:?}");
+        assert!(!off.iter().any(|change| matches!(change, Change::Insert(Slot::Record, _))));
+    }
+}
+
 fn any_front(v6: bool) -> impl Strategy<Value = Frontend> {
     let list = || prop::collection::vec(1u8..12, 0..8);
     let admission = prop_oneof![
@@ -131,7 +154,7 @@ fn any_front(v6: bool) -> impl Strategy<Value = Frontend> {
             Admission::Ranges(merged(nets.into_iter().map(net), family).into())
         }),
     ];
-    let spread = prop_oneof![Just(Spread::Flow), Just(Spread::Client)];
+    let affinity = prop::option::of(1u32..4);
     let route = (any::<bool>(), list(), list()).prop_map(move |(is_local, a, b)| {
         if is_local {
             Route::Local { local: targets(v6, &a), everywhere: targets(v6, &b) }
@@ -139,10 +162,11 @@ fn any_front(v6: bool) -> impl Strategy<Value = Frontend> {
             Route::Cluster { targets: targets(v6, &a) }
         }
     });
-    (admission, spread, route).prop_map(|(admission, spread, route)| Frontend {
+    (admission, affinity, route).prop_map(|(admission, affinity, route)| Frontend {
         owned: true,
         admission,
-        spread,
+        spread: affinity.map_or(Spread::Flow, |_| Spread::Client),
+        affinity,
         route,
         draining: Box::default(),
     })

@@ -116,6 +116,9 @@ pub struct Frontend {
     pub admission: Admission,
     /// How an endpoint is chosen.
     pub spread: Spread,
+    /// For how many seconds after its last new connection a client keeps its endpoint. `Some` goes with
+    /// [`Spread::Client`], which decides where a client without an endpoint goes.
+    pub affinity: Option<u32>,
     /// Where its traffic goes.
     pub route: Route,
     /// UDP only: endpoints that get nothing new and keep the flows they have (see [`Selection::draining`]).
@@ -141,6 +144,18 @@ impl Frontend {
         first.iter().chain(second).chain(&self.draining).copied()
     }
 
+    /// Whether new connections of a client may go to that endpoint; `inside`: the client is this node or one of its
+    /// pods.
+    #[must_use]
+    pub fn offers(&self, target: Target, inside: bool) -> bool {
+        let offered: &[Target] = match &self.route {
+            Route::Cluster { targets } => targets,
+            Route::Local { everywhere, .. } if inside => everywhere,
+            Route::Local { local, .. } => local,
+        };
+        offered.contains(&target)
+    }
+
     /// Whether there is an endpoint on this node for traffic from outside; under the policy Cluster, anywhere.
     #[must_use]
     pub fn serves_external(&self) -> bool {
@@ -158,9 +173,9 @@ impl Frontend {
 /// the IPv4 endpoints only.
 #[must_use]
 pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(FrontendKey, Frontend)> {
-    let spread = match service.affinity {
-        Affinity::None => Spread::Flow,
-        Affinity::ClientIp { .. } => Spread::Client,
+    let (spread, affinity) = match service.affinity {
+        Affinity::None => (Spread::Flow, None),
+        Affinity::ClientIp { timeout_s } => (Spread::Client, Some(timeout_s)),
     };
     let mut made = Vec::with_capacity(service.vips.len() * service.ports.len());
     for family in [Family::V4, Family::V6] {
@@ -186,7 +201,7 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
             let mut add = |addr: IpAddr, number: NonZeroU16, owned, admission: &Admission| {
                 let key = FrontendKey { addr, protocol: port.protocol, port: number };
                 let (admission, route, draining) = (admission.clone(), route.clone(), draining.clone());
-                made.push((key, Frontend { owned, admission, spread, route, draining }));
+                made.push((key, Frontend { owned, admission, spread, affinity, route, draining }));
             };
             for addr in &vips {
                 add(*addr, port.port, true, &admission);

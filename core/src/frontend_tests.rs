@@ -157,10 +157,40 @@ fn a_service_without_endpoints_still_has_its_front_ends() {
 }
 
 #[test]
-fn affinity_makes_the_choice_depend_on_the_client_alone() {
+fn affinity_makes_the_choice_depend_on_the_client_alone_and_keeps_it_for_a_time() {
+    // S102
+    assert!(made(&service()).iter().all(|(_, front)| (front.spread, front.affinity) == (Spread::Flow, None)));
     let mut sticky = service();
     sticky.affinity = Affinity::ClientIp { timeout_s: 10_800 };
-    assert!(made(&sticky).iter().all(|(_, front)| front.spread == Spread::Client));
+    let kept = (Spread::Client, Some(10_800));
+    assert!(made(&sticky).iter().all(|(_, front)| (front.spread, front.affinity) == kept));
+}
+
+#[test]
+fn a_front_end_offers_a_client_what_its_policy_lets_it_reach() {
+    // S109
+    for v6 in [false, true] {
+        let target = |last: u8| Target {
+            addr: if v6 { format!("fd00::{last:x}") } else { format!("10.0.0.{last}") }.parse().unwrap(),
+            port: NonZeroU16::new(8080).unwrap(),
+        };
+        let front = |route| Frontend {
+            owned: true,
+            admission: Admission::Anyone,
+            spread: Spread::Client,
+            affinity: Some(60),
+            route,
+            draining: Box::default(),
+        };
+        let all: Box<[Target]> = [target(1), target(2)].into();
+        let cluster = front(Route::Cluster { targets: all.clone() });
+        let local = front(Route::Local { local: [target(1)].into(), everywhere: all });
+        for inside in [false, true] {
+            assert!(cluster.offers(target(2), inside) && !cluster.offers(target(3), inside));
+            assert!(local.offers(target(1), inside) && !local.offers(target(3), inside));
+            assert_eq!(local.offers(target(2), inside), inside);
+        }
+    }
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn set(path: &mut DataPath<nft::Kernel>, index: u32, endpoints: u32, version: u3
         owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
+        affinity: None,
         route: Route::Cluster { targets },
         draining: Box::default(),
     };

@@ -6,6 +6,7 @@
 //! Nothing is removed when a [`DataPath`] is dropped: traffic goes on, and the next process replaces the table in
 //! one step.
 
+mod affinity;
 mod books;
 mod counts;
 mod keys;
@@ -23,7 +24,7 @@ use landfall_core::name::ServiceKey;
 use landfall_core::service::Protocol;
 
 use self::books::{Books, Leftovers, Plan};
-use self::layout::TABLE;
+use self::layout::{Map, TABLE};
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
 use crate::nft::conntrack::{Gone, Stay};
@@ -78,6 +79,8 @@ pub struct DataPath<K> {
     settling: HashMap<FrontendKey, u64>,
     /// What the next commit takes away.
     leftovers: Leftovers,
+    /// Whether records of clients were deleted a while ago, and a list may have lacked some.
+    recheck: bool,
     /// How many commits the kernel has taken.
     commits: u64,
 }
@@ -95,6 +98,8 @@ struct Wake {
     leftovers: Leftovers,
     /// Connections to delete; such packets may still make some.
     gone: Gone,
+    /// Whether there may be records of clients that lead nowhere; such packets may still make some.
+    stranded: bool,
 }
 
 impl<K: Kernel> DataPath<K> {
@@ -114,6 +119,7 @@ impl<K: Kernel> DataPath<K> {
             wakes: VecDeque::new(),
             settling: HashMap::new(),
             leftovers: Leftovers::default(),
+            recheck: false,
             commits: 0,
         }
     }
@@ -240,10 +246,12 @@ impl<K: Kernel> DataPath<K> {
         self.dirty = waiting;
         let commit = self.commits + 1;
         let mut gone = Gone::new();
+        let mut stranded = false;
         let before = self.settling.len();
         for key in ready {
             let new = self.wanted.get(&key).map(|claim| &claim.front);
             if let Some(old) = books.get(&key) {
+                stranded |= affinity::strands(old, new.map(|front| &**front));
                 gone.extend(abandoned(key, old, new.map(|front| &**front)).map(|stay| (key, stay)));
                 self.settling.insert(key, commit);
             }
@@ -253,7 +261,7 @@ impl<K: Kernel> DataPath<K> {
         books.settle(&mut plan);
         let (batches, leftovers) = plan.into_batches(self.seed);
         if self.settling.len() > before {
-            self.wakes.push_back(Wake { commit, leftovers, gone });
+            self.wakes.push_back(Wake { commit, leftovers, gone, stranded });
         }
         if books.outgrown() {
             tracing::info!("a map of the data path has outgrown its size, replacing the table");
@@ -263,6 +271,9 @@ impl<K: Kernel> DataPath<K> {
             Ok(committed) => {
                 self.books = Some(books);
                 self.commits = commit;
+                if stranded {
+                    self.purge();
+                }
                 Ok(committed)
             }
             Err(error) => {
@@ -294,9 +305,15 @@ impl<K: Kernel> DataPath<K> {
     /// No packet is under way any more that has met the rules before that commit. What waited for it goes with the
     /// next commit.
     pub fn settled(&mut self, commit: u64) {
+        let mut stranded = false;
         while let Some(wake) = self.wakes.pop_front_if(|wake| wake.commit <= commit) {
             self.leftovers.append(wake.leftovers);
             self.forget(&wake.gone);
+            stranded |= wake.stranded;
+        }
+        if stranded {
+            self.purge();
+            self.recheck = true;
         }
         self.settling.retain(|_, of| *of > commit);
     }
@@ -348,10 +365,14 @@ impl<K: Kernel> DataPath<K> {
         builder.maps(|map, family| books.size(map, family));
         builder.fixed_chains();
         plan.into_full(&mut builder);
+        for (family, elements) in self.records(&books) {
+            builder.push(Op::Insert { set: Map::Affinity.name(family), id: None, elements });
+        }
         builder.base_chains();
         let mut committed = self.apply(vec![builder.into_ops()])?;
         committed.full = true;
         self.dirty.clear();
+        let stranded = books.has_affinity();
         self.books = Some(books);
         self.commits += 1;
         // The old table took everything with it that its packets could still be led to.
@@ -359,6 +380,10 @@ impl<K: Kernel> DataPath<K> {
         self.leftovers = Leftovers::default();
         for wake in mem::take(&mut self.wakes) {
             self.forget(&wake.gone);
+        }
+        if stranded {
+            // A packet that has met the old table may be recorded in the new one.
+            self.wakes.push_back(Wake { commit: self.commits, stranded, ..Wake::default() });
         }
         // What changed while nobody was here is seen by the connections alone.
         if self.commits == 1 {
@@ -386,6 +411,9 @@ impl<K: Kernel> DataPath<K> {
         let intact = found.table.is_some() && found.table == known.table;
         if intact {
             self.seen = Some(found);
+            if mem::take(&mut self.recheck) {
+                self.purge();
+            }
         } else {
             self.books = None;
             self.seen = None;
@@ -405,7 +433,7 @@ impl<K: Kernel> DataPath<K> {
 
 impl Wake {
     fn holds(&self) -> bool {
-        !self.leftovers.is_empty() || !self.gone.is_empty()
+        !self.leftovers.is_empty() || !self.gone.is_empty() || self.stranded
     }
 }
 

@@ -11,9 +11,7 @@ use landfall_core::frontend::FrontendKey;
 
 use crate::nft::conntrack::{Gone, Stay};
 use crate::nft::encode;
-use crate::nft::model::{
-    Base, Batch, Bytes, Data, Element, Expr, Field, Name, Op, Set, TableFlags, Value, Verdict,
-};
+use crate::nft::model::{Base, Batch, Bytes, Data, Element, Expr, Field, Name, Op, Set, TableFlags, Value};
 
 /// A set and what is in it.
 #[derive(Clone, Debug)]
@@ -187,14 +185,14 @@ impl FakeTable {
     fn led_to(&self) -> BTreeSet<Name> {
         let elements = self.sets.values().flat_map(|set| set.elements.values()).filter_map(|element| {
             match &element.value {
-                Value::Verdict(Verdict::Goto(chain)) => Some(chain),
+                Value::Verdict(verdict) => verdict.chain(),
                 _ => None,
             }
         });
         let rules =
             self.chains.values().flat_map(|chain| chain.rules.iter().flatten()).filter_map(
                 |expr| match expr {
-                    Expr::Verdict(Verdict::Goto(chain)) => Some(chain),
+                    Expr::Verdict(verdict) => verdict.chain(),
                     _ => None,
                 },
             );
@@ -231,7 +229,13 @@ impl FakeTable {
                         return Err(Errno::ENOENT);
                     }
                 }
-                Expr::Verdict(Verdict::Goto(to)) if !self.chains.contains_key(to) => {
+                Expr::Renew { map, .. } => {
+                    let declared = &self.sets.get(map).ok_or(Errno::ENOENT)?.declared;
+                    if !declared.dynamic {
+                        return Err(Errno::EOPNOTSUPP);
+                    }
+                }
+                Expr::Verdict(verdict) if verdict.chain().is_some_and(|to| !self.chains.contains_key(to)) => {
                     return Err(Errno::ENOENT);
                 }
                 Expr::Hash { modulus: 0, .. } => return Err(Errno::ERANGE),
@@ -243,8 +247,8 @@ impl FakeTable {
     }
 
     fn insert(&mut self, name: &Name, element: &Element) -> Result<(), Errno> {
-        if let Value::Verdict(Verdict::Goto(chain)) = &element.value
-            && !self.chains.contains_key(chain)
+        if let Value::Verdict(verdict) = &element.value
+            && verdict.chain().is_some_and(|chain| !self.chains.contains_key(chain))
         {
             return Err(Errno::ENOENT);
         }
@@ -255,6 +259,9 @@ impl FakeTable {
             _ => false,
         };
         if !fits || element.key.as_slice().len() != length(&set.declared.key) {
+            return Err(Errno::EINVAL);
+        }
+        if element.life.is_some() && !set.declared.dynamic {
             return Err(Errno::EINVAL);
         }
         vacant(set.elements.contains_key(&(element.key, element.range_end)))?;
@@ -325,6 +332,11 @@ impl Kernel for FakeKernel {
             owner: if table.flags.owner { Owner::Us } else { Owner::Anybody },
         });
         Ok(Inspection { generation: self.generation, table })
+    }
+
+    fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>, ApplyError> {
+        let set = self.tables.get(table).and_then(|table| table.set(set));
+        Ok(set.map(|set| set.elements.values().cloned().collect()).unwrap_or_default())
     }
 
     fn table_flags(&self) -> TableFlags {

@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::nft::conntrack::Gone;
-use crate::nft::model::{Batch, TableFlags};
+use crate::nft::model::{Batch, Element, TableFlags};
 
 /// A kernel, or something that behaves like one, in one network namespace.
 pub trait Kernel {
@@ -15,6 +15,10 @@ pub trait Kernel {
 
     /// Looks at a table without reading its contents; costs the same however large it is.
     fn inspect(&mut self, table: &str) -> Result<Inspection, ApplyError>;
+
+    /// The elements of a set or map, in any order; none when it is not there. While packets add to it some may be
+    /// missing and some come twice. Costs as much as there are.
+    fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>, ApplyError>;
 
     /// The flags the kernel takes for a table: those that keep others from changing it, or none.
     fn table_flags(&self) -> TableFlags;

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::panic::resume_unwind;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use landfall_core::addr::Family;
 use landfall_speaker::fake::FakeKernel;
 use landfall_speaker::kernel::{ApplyError, Kernel, Owner};
 use landfall_speaker::nft;
 use landfall_speaker::nft::model::{
-    Base, Batch, Bytes, ChainKind, Data, Element, Expr, Field, Hook, Into, Meta, Op, Reg, Set, Value, Verdict,
+    Base, Batch, Bytes, ChainKind, Data, Element, Expr, Field, Header, Hook, Into, Life, Meta, Op, Reg, Set,
+    Value, Verdict,
 };
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -49,6 +51,7 @@ fn set(name: &str, id: u32, size: Option<u32>) -> Op {
         key: vec![Field::Ipv4],
         data: None,
         interval: false,
+        dynamic: false,
         anonymous: false,
         size,
         userdata: Vec::new(),
@@ -62,6 +65,7 @@ fn vmap(name: &str, id: u32) -> Op {
         key: vec![Field::Ipv4],
         data: Some(Data::Verdict),
         interval: false,
+        dynamic: false,
         anonymous: false,
         size: Some(16),
         userdata: Vec::new(),
@@ -75,6 +79,7 @@ fn ranges(name: &str, id: u32) -> Op {
         key: vec![Field::Ipv4, Field::Ipv4],
         data: None,
         interval: true,
+        dynamic: false,
         anonymous: false,
         size: None,
         userdata: Vec::new(),
@@ -95,7 +100,13 @@ fn leads(last: u8, chain: &str) -> Element {
 
 fn range(key: u8, first: u8, last: u8) -> Element {
     let with = |end: u8| addr(key).with(&[10, 0, 0, end]);
-    Element { key: with(first), last: Some(Box::new(with(last))), range_end: false, value: Value::None }
+    Element {
+        key: with(first),
+        last: Some(Box::new(with(last))),
+        range_end: false,
+        value: Value::None,
+        life: None,
+    }
 }
 
 fn insert(set: &str, elements: Vec<Element>) -> Op {
@@ -295,6 +306,7 @@ fn an_anonymous_set_lives_and_dies_with_its_rule() {
             key: vec![Field::Protocol],
             data: None,
             interval: false,
+            dynamic: false,
             anonymous: true,
             size: Some(2),
             userdata: Vec::new(),
@@ -371,7 +383,7 @@ fn an_error_says_what_was_tried_on_what() {
 
 #[test]
 fn an_address_translation_rule_is_taken_in_both_families() {
-    use landfall_speaker::nft::model::{Header, NatKind};
+    use landfall_speaker::nft::model::NatKind;
     holds(|kernel| {
         let mut ops = vec![
             Op::AddTable(kernel.table_flags()),
@@ -392,5 +404,135 @@ fn an_address_translation_rule_is_taken_in_both_families() {
             ));
         }
         accepted(kernel, ops);
+    });
+}
+
+/// A map whose elements go when their time is over.
+fn timed(name: &str, id: u32, size: u32) -> Op {
+    Op::AddSet(Set {
+        name: name.into(),
+        id,
+        key: vec![Field::Ipv4],
+        data: Some(Data::Fields(vec![Field::Ipv4])),
+        interval: false,
+        dynamic: true,
+        anonymous: false,
+        size: Some(size),
+        userdata: Vec::new(),
+    })
+}
+
+fn lasts(last: u8, timeout_ms: u64, left_ms: u64) -> Element {
+    let life = Life { timeout_ms, left_ms };
+    Element { life: Some(Box::new(life)), ..Element::of(addr(last), Value::Data(addr(100))) }
+}
+
+#[test]
+fn the_elements_of_a_map_are_listed_with_the_time_they_have_left() {
+    holds(|kernel| {
+        assert_eq!(kernel.elements(TABLE, "t").unwrap(), [], "there is no table");
+        let mut ops = table(kernel);
+        ops.push(timed("t", 4, 3000));
+        accepted(kernel, ops);
+        assert_eq!(kernel.elements(TABLE, "t").unwrap(), []);
+        assert_eq!(kernel.elements(TABLE, "missing").unwrap(), []);
+        let hour = 3_600_000;
+        accepted(
+            kernel,
+            vec![insert("t", vec![lasts(1, hour, hour), lasts(2, hour, hour / 2), lasts(3, 2 * hour, hour)])],
+        );
+        let mut found = kernel.elements(TABLE, "t").unwrap();
+        found.sort_unstable_by_key(|element| element.key);
+        assert_eq!(found.len(), 3);
+        for (element, (last, timeout, left)) in
+            found.iter().zip([(1, hour, hour), (2, hour, hour / 2), (3, 2 * hour, hour)])
+        {
+            assert_eq!((element.key, &element.value), (addr(last), &Value::Data(addr(100))));
+            let life = element.life.as_deref().expect("it goes some time");
+            assert_eq!(life.timeout_ms, timeout);
+            assert!(life.left_ms <= left && life.left_ms > left - 60_000, "{life:?}");
+        }
+        // What was listed is taken back, as it is when the table is replaced.
+        accepted(kernel, vec![remove("t", found.clone())]);
+        assert_eq!(kernel.elements(TABLE, "t").unwrap(), []);
+        accepted(kernel, vec![insert("t", found)]);
+        assert_eq!(kernel.elements(TABLE, "t").unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_list_that_takes_many_messages_is_complete() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        ops.push(timed("t", 4, 1 << 16));
+        let elements: Vec<Element> = (0..20_000_u32)
+            .map(|number| Element {
+                key: Bytes::EMPTY.with(&number.to_be_bytes()),
+                ..lasts(1, 60_000, 60_000)
+            })
+            .collect();
+        ops.push(insert("t", elements));
+        accepted(kernel, ops);
+        // While the kernel still makes room for them, a list may lack some.
+        let begun = Instant::now();
+        let listed = |kernel: &mut dyn Kernel| -> BTreeSet<Bytes> {
+            kernel.elements(TABLE, "t").unwrap().into_iter().map(|element| element.key).collect()
+        };
+        while listed(kernel).len() < 20_000 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", listed(kernel).len());
+        }
+        accepted(kernel, vec![Op::DeleteTable]);
+    });
+}
+
+#[test]
+fn time_and_rules_that_renew_are_for_maps_that_are_made_for_them() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        let plain = Op::AddSet(Set {
+            name: "p".into(),
+            id: 5,
+            key: vec![Field::Ipv4],
+            data: Some(Data::Fields(vec![Field::Ipv4])),
+            interval: false,
+            dynamic: false,
+            anonymous: false,
+            size: Some(4),
+            userdata: Vec::new(),
+        });
+        ops.extend([timed("t", 4, 2), plain]);
+        accepted(kernel, ops);
+        refused(kernel, vec![insert("p", vec![lasts(1, 60_000, 60_000)])], 0, Errno::EINVAL);
+        let renew = |map: &str| {
+            let load = |offset, into| Expr::Payload { header: Header::Network, offset, len: 4, into };
+            vec![
+                Expr::Meta(Meta::Family, Reg(0)),
+                Expr::Equal(Reg(0), Bytes::new(&[2]).unwrap()),
+                load(12, Reg(0)),
+                load(16, Reg(1)),
+                Expr::Renew { map: map.into(), key: Reg(0), data: Reg(1), timeout_ms: 60_000 },
+            ]
+        };
+        accepted(kernel, vec![Op::AddRule("c".into(), renew("t"))]);
+        refused(kernel, vec![Op::AddRule("c".into(), renew("p"))], 0, Errno::EOPNOTSUPP);
+        refused(kernel, vec![Op::AddRule("c".into(), renew("missing"))], 0, Errno::ENOENT);
+        accepted(kernel, vec![insert("t", vec![lasts(1, 60_000, 60_000), lasts(2, 60_000, 60_000)])]);
+        refused(kernel, vec![insert("t", vec![lasts(3, 60_000, 60_000)])], 0, Errno::ENFILE);
+    });
+}
+
+#[test]
+fn a_chain_that_comes_back_counts_as_led_to() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        let jump = |chain: &str| Value::Verdict(Verdict::Jump(chain.into()));
+        ops.extend([Op::AddChain("d".into(), None), insert("v", vec![Element::of(addr(1), jump("d"))])]);
+        accepted(kernel, ops);
+        refused(kernel, vec![insert("v", vec![Element::of(addr(2), jump("missing"))])], 0, Errno::ENOENT);
+        refused(kernel, vec![Op::DeleteChain("d".into())], 0, Errno::EBUSY);
+        accepted(
+            kernel,
+            vec![remove("v", vec![Element::of(addr(1), jump("d"))]), Op::DeleteChain("d".into())],
+        );
     });
 }

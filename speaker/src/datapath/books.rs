@@ -13,7 +13,7 @@ use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
 
 use super::counts::Counts;
 use super::keys;
-use super::layout::{Bank, Chain, Map, source_nat};
+use super::layout::{Bank, Chain, Map, RECORDS, Timer, source_nat};
 use super::rules::Builder;
 use crate::nft::model::{Element, Op, Value, Verdict};
 
@@ -35,6 +35,7 @@ struct Installed {
 pub(super) struct Books {
     installed: HashMap<FrontendKey, Installed>,
     chains: Counts<Chain>,
+    timers: Counts<Timer>,
     vips: Counts<IpAddr>,
     pings: Counts<IpAddr>,
     doors: Counts<IpAddr>,
@@ -59,6 +60,8 @@ pub(super) struct Plan {
     insert: Elements,
     chains_new: Vec<Chain>,
     chains_old: Vec<Chain>,
+    timers_new: Vec<Timer>,
+    timers_old: Vec<Timer>,
     /// Sources and endpoints that packets may be led to that have met the old dispatch.
     late: Elements,
 }
@@ -90,6 +93,11 @@ impl Books {
     /// How many front ends are in the kernel.
     pub(super) fn len(&self) -> usize {
         self.installed.len()
+    }
+
+    /// Whether a front end in the kernel has affinity.
+    pub(super) fn has_affinity(&self) -> bool {
+        !self.timers.is_empty()
     }
 
     /// Plans the change of a front end to `new`, or its removal.
@@ -155,6 +163,7 @@ impl Books {
             Slot::Internal => Map::Internal,
             Slot::SourceNat => Map::SourceNat,
             Slot::Endpoint(..) => Map::Endpoint,
+            Slot::Record => Map::Record,
             Slot::Source(_) => return,
         };
         let (at, value) = match (slot, entry) {
@@ -165,6 +174,15 @@ impl Books {
                 let chain = Chain::of(dispatch, bank);
                 self.use_chain(chain, inserted);
                 (keys::front(key), Value::Verdict(Verdict::Goto(chain.name())))
+            }
+            (_, Entry::Record(timeout_s)) => {
+                let timer = Timer { family: key.family(), timeout_s };
+                if inserted {
+                    self.timers.hold(timer);
+                } else {
+                    self.timers.release(timer);
+                }
+                (keys::front(key), Value::Verdict(Verdict::Jump(timer.name())))
             }
             (_, Entry::SourceNat(decision)) => (keys::front(key), Value::Verdict(source_nat(decision))),
             _ => return,
@@ -220,6 +238,7 @@ impl Books {
         let (came, went) = self.chains.settle();
         plan.chains_new = came;
         plan.chains_old = went;
+        (plan.timers_new, plan.timers_old) = self.timers.settle();
         let (came, went) = self.shut.settle();
         for (keys, elements) in [(came, &mut plan.insert), (went, &mut plan.remove)] {
             for key in keys {
@@ -282,6 +301,9 @@ impl Books {
 
     /// The size of a map.
     pub(super) fn size(&self, map: Map, family: Family) -> u32 {
+        if map == Map::Affinity {
+            return RECORDS;
+        }
         self.sizes.get(&(map, family)).copied().unwrap_or(LEAST_SIZE)
     }
 }
@@ -291,6 +313,7 @@ impl Plan {
     pub(super) fn into_full(mut self, builder: &mut Builder) {
         self.insert.append(&mut self.early);
         dynamic_chains(builder, &self.chains_new);
+        self.timers_new.iter().for_each(|timer| builder.timer(*timer));
         insert(builder, self.insert);
     }
 
@@ -303,6 +326,7 @@ impl Plan {
         remove(&mut sweep, self.sweep);
         let mut early = Builder::new(seed);
         dynamic_chains(&mut early, &self.chains_new);
+        self.timers_new.iter().for_each(|timer| early.timer(*timer));
         insert(&mut early, self.early);
         let mut main = Builder::new(seed);
         remove(&mut main, self.remove);
@@ -312,6 +336,9 @@ impl Plan {
             self.chains_old.into_iter().partition(|chain| chain.guard.is_some());
         for chain in guards.into_iter().chain(others) {
             main.push(Op::DeleteChain(chain.name()));
+        }
+        for timer in self.timers_old {
+            main.push(Op::DeleteChain(timer.name()));
         }
         let batches = [sweep, early, main].into_iter().map(Builder::into_ops).filter(|ops| !ops.is_empty());
         (batches.collect(), Leftovers(self.late))

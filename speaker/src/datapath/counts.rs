@@ -25,6 +25,11 @@ impl<K: Copy + Eq + Hash + Ord> Counts<K> {
         *users += 1;
     }
 
+    /// Whether nothing has a user.
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// One user less.
     pub(super) fn release(&mut self, key: K) {
         if let Some(users) = self.users.get_mut(&key) {

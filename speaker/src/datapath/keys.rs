@@ -1,12 +1,14 @@
 //! Keys and data of the maps as bytes in registers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use landfall_core::addr::{AddrRange, Family, number};
 use landfall_core::diff::Space;
 use landfall_core::endpoints::Target;
 use landfall_core::frontend::FrontendKey;
+use landfall_core::service::Protocol;
 
 use crate::nft::model::{Bytes, Element, Value};
 
@@ -38,7 +40,53 @@ pub(super) fn target(target: Target) -> Bytes {
 pub(super) fn source(key: FrontendKey, range: AddrRange) -> Element {
     let first = with_addr(front(key), range.first());
     let last = with_addr(front(key), range.last());
-    Element { key: first, last: Some(Box::new(last)), range_end: false, value: Value::None }
+    Element { key: first, last: Some(Box::new(last)), range_end: false, value: Value::None, life: None }
+}
+
+/// Where a client went, as the kernel has recorded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// What the client connected to.
+    pub(super) front: FrontendKey,
+    /// The client.
+    pub(super) client: IpAddr,
+    /// The endpoint it got.
+    pub(super) target: Target,
+}
+
+/// The record in an element: address . protocol . port . client : address . port.
+pub(super) fn record(family: Family, element: &Element) -> Option<Record> {
+    let Value::Data(data) = &element.value else { return None };
+    let (addr, rest) = split_addr(element.key.as_slice(), family)?;
+    let (ports, rest) = rest.split_first_chunk::<8>()?;
+    let [protocol, _, _, _, high, low, _, _] = *ports;
+    let (client, _) = split_addr(rest, family)?;
+    let (endpoint, port) = split_addr(data.as_slice(), family)?;
+    Some(Record {
+        front: FrontendKey {
+            addr,
+            protocol: Protocol::ALL.into_iter().find(|known| known.number() == protocol)?,
+            port: NonZeroU16::new(u16::from_be_bytes([high, low]))?,
+        },
+        client,
+        target: Target {
+            addr: endpoint,
+            port: NonZeroU16::new(u16::from_be_bytes(*port.first_chunk::<2>()?))?,
+        },
+    })
+}
+
+fn split_addr(bytes: &[u8], family: Family) -> Option<(IpAddr, &[u8])> {
+    Some(match family {
+        Family::V4 => {
+            let (addr, rest) = bytes.split_first_chunk::<4>()?;
+            (Ipv4Addr::from(*addr).into(), rest)
+        }
+        Family::V6 => {
+            let (addr, rest) = bytes.split_first_chunk::<16>()?;
+            (Ipv6Addr::from(*addr).into(), rest)
+        }
+    })
 }
 
 /// address
@@ -56,7 +104,13 @@ pub(super) fn range(range: AddrRange) -> Vec<Element> {
     let mut made = vec![Element::of(address(range.first()), Value::None)];
     let behind = number(range.last()).checked_add(1).and_then(|behind| range.family().address(behind));
     if let Some(behind) = behind {
-        made.push(Element { key: address(behind), last: None, range_end: true, value: Value::None });
+        made.push(Element {
+            key: address(behind),
+            last: None,
+            range_end: true,
+            value: Value::None,
+            life: None,
+        });
     }
     made
 }

@@ -15,6 +15,10 @@ use crate::nft::userdata;
 /// The name of the table, in the family `inet`.
 pub const TABLE: &str = "landfall";
 
+/// The greatest number of records of where a client went, in each family. A client beyond it goes where its address
+/// leads, as long as the endpoints stay the same: that is the same endpoint each time. A record takes some 150 bytes.
+pub const RECORDS: u32 = 1 << 18;
+
 /// One of the two sets of admitted sources. A front end whose ranges change moves from one to the other, since
 /// the kernel does not exchange elements of a set of ranges at the same instant as all the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +51,10 @@ pub enum Map {
     Endpoint,
     /// Front end -> what becomes of the source address.
     SourceNat,
+    /// Front end and client -> endpoint, made by the kernel itself.
+    Affinity,
+    /// Front end -> how long it is recorded where a client went.
+    Record,
     /// Front end and source, admitted.
     Source(Bank),
     /// The addresses of all front ends.
@@ -65,11 +73,13 @@ pub enum Map {
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Service,
         Self::Internal,
         Self::Endpoint,
         Self::SourceNat,
+        Self::Affinity,
+        Self::Record,
         Self::Source(Bank::A),
         Self::Source(Bank::B),
         Self::Vip,
@@ -92,6 +102,8 @@ impl Map {
             Self::Internal => format!("int{number}"),
             Self::Endpoint => format!("ep{number}"),
             Self::SourceNat => format!("masq{number}"),
+            Self::Affinity => format!("aff{number}"),
+            Self::Record => format!("rec{number}"),
             Self::Source(Bank::A) => format!("src{number}a"),
             Self::Source(Bank::B) => format!("src{number}b"),
             Self::Vip => format!("vip{number}"),
@@ -118,10 +130,11 @@ impl Map {
         };
         let front = vec![addr, Field::Protocol, Field::Port];
         let (key, data) = match self {
-            Self::Service | Self::Internal | Self::SourceNat => (front, Some(Data::Verdict)),
+            Self::Service | Self::Internal | Self::SourceNat | Self::Record => (front, Some(Data::Verdict)),
             Self::Endpoint => {
                 ([front, vec![Field::Integer]].concat(), Some(Data::Fields(vec![addr, Field::Port])))
             }
+            Self::Affinity => ([front, vec![addr]].concat(), Some(Data::Fields(vec![addr, Field::Port]))),
             Self::Source(_) => ([front, vec![addr]].concat(), None),
             Self::Shut => (front, None),
             Self::Vip | Self::Ping | Self::Door | Self::Pods => (vec![addr], None),
@@ -134,6 +147,7 @@ impl Map {
             key,
             data,
             interval: !self.sized(),
+            dynamic: self == Self::Affinity,
             anonymous: false,
             size: self.sized().then_some(size),
             userdata,
@@ -169,7 +183,7 @@ impl Chain {
         self.guard.is_none() && matches!(self.outcome, Outcome::Reject | Outcome::Drop)
     }
 
-    /// Its name: `n5` chooses one of five endpoints, `h5` by the client's address alone, `l5` and `lh5` among those
+    /// Its name: `n5` chooses one of five endpoints, `h5` the one the client had or one by its address alone, `l5` and `lh5` among those
     /// on this node; `fwa_n5` looks at the source first.
     #[must_use]
     pub fn name(self) -> Name {
@@ -201,4 +215,26 @@ pub fn source_nat(decision: SourceNat) -> Verdict {
         SourceNat::Masquerade => "masq",
         SourceNat::Keep => "keep",
     }))
+}
+
+/// A chain that records where clients went; it exists while a front end uses it. One per family, since `nft` 1.0.6
+/// lists the rule of IPv6 and cannot load it again: where there is no such front end there is no such rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timer {
+    /// The family of the front ends.
+    pub family: Family,
+    /// For how many seconds a record is kept.
+    pub timeout_s: u32,
+}
+
+impl Timer {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> Name {
+        let number = match self.family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        };
+        Arc::from(format!("t{number}_{}", self.timeout_s))
+    }
 }

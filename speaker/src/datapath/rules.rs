@@ -9,7 +9,7 @@ use landfall_core::diff::{Outcome, Space};
 use landfall_core::frontend::Spread;
 
 use super::keys::LOCAL_OFFSET;
-use super::layout::{Chain, Map};
+use super::layout::{Chain, Map, Timer};
 use crate::nft::model::{
     Base, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op,
     Refusal, Reg, Set, Value, Verdict, ct_state, ct_status,
@@ -71,6 +71,7 @@ impl Builder {
             key: vec![Field::Family],
             data: Some(Data::Verdict),
             interval: false,
+            dynamic: false,
             anonymous: false,
             size: Some(2),
             userdata: Vec::new(),
@@ -186,8 +187,12 @@ impl Builder {
         }
 
         self.chain("post", Some(nat(Hook::Postrouting, SNAT_PRIORITY)));
+        // Before the decision about the source, which ends the look at the packet.
+        for family in FAMILIES {
+            self.post(family, Map::Record);
+        }
         for family in FAMILIES.into_iter().chain(FAMILIES) {
-            self.post(family);
+            self.post(family, Map::SourceNat);
         }
     }
 
@@ -251,8 +256,8 @@ impl Builder {
         }
     }
 
-    /// Decides about the source of translated connections by what they were addressed to first.
-    fn post(&mut self, family: Family) {
+    /// Looks translated connections up by what they were addressed to first.
+    fn post(&mut self, family: Family, map: Map) {
         let protocols = self.protocols();
         let port = Reg(after_addr(family, 0).0 + 1);
         let rule = vec![
@@ -264,7 +269,7 @@ impl Builder {
             Expr::Ct(Ct::OriginalDestination(family), Reg(0)),
             Expr::Meta(Meta::Protocol, after_addr(family, 0)),
             Expr::Ct(Ct::OriginalPort, port),
-            Expr::Lookup { set: Map::SourceNat.name(family), id: None, key: Reg(0), into: Into::Verdict },
+            Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Verdict },
         ];
         self.rule("post", rule);
     }
@@ -286,6 +291,12 @@ impl Builder {
                 }
             }
             (None, Outcome::Forward { space, spread, count }) => {
+                if spread == Spread::Client {
+                    for family in FAMILIES {
+                        let rule = self.recorded(family);
+                        self.ops.push(Op::AddRule(name.clone(), rule));
+                    }
+                }
                 // The second look finds the endpoint that came at the instant at which the first found the old one
                 // gone.
                 for family in FAMILIES.into_iter().chain(FAMILIES) {
@@ -298,6 +309,42 @@ impl Builder {
         // Nothing may get past: a packet that has met the old dispatch and the new endpoints at the moment of a
         // change finds no endpoint, and would go on untranslated.
         self.ops.push(Op::AddRule(name, vec![Expr::Counter, Expr::Verdict(Verdict::Drop)]));
+    }
+
+    /// The chain that records where a client went, for connections whose destination has been translated.
+    pub(super) fn timer(&mut self, timer: Timer) {
+        let Timer { family, timeout_s } = timer;
+        self.ops.push(Op::AddChain(timer.name(), None));
+        let protocol = after_addr(family, 0);
+        let client = Reg(protocol.0 + 2);
+        let endpoint = after_addr(family, client.0);
+        let mut rule = vec![Expr::Meta(Meta::Protocol, Reg(0)), self.protocols()];
+        rule.extend(of_family(family));
+        rule.extend([
+            Expr::Ct(Ct::OriginalDestination(family), Reg(0)),
+            Expr::Meta(Meta::Protocol, protocol),
+            Expr::Ct(Ct::OriginalPort, Reg(protocol.0 + 1)),
+            Expr::Ct(Ct::OriginalSource(family), client),
+            load_destination(family, endpoint),
+            load_port(after_addr(family, endpoint.0)),
+            Expr::Renew {
+                map: Map::Affinity.name(family),
+                key: Reg(0),
+                data: endpoint,
+                timeout_ms: u64::from(timeout_s) * 1000,
+            },
+        ]);
+        self.ops.push(Op::AddRule(timer.name(), rule));
+    }
+
+    /// To where the client went last, if that is on record.
+    fn recorded(&mut self, family: Family) -> Vec<Expr> {
+        let mut rule = vec![Expr::Meta(Meta::Protocol, Reg(0)), self.protocols()];
+        rule.extend(of_family(family));
+        rule.extend(load_front(family));
+        rule.push(load_source(family, Reg(after_addr(family, 0).0 + 2)));
+        rule.extend(translate(family, Map::Affinity));
+        rule
     }
 
     fn forward(&mut self, family: Family, space: Space, spread: Spread, count: u32) -> Vec<Expr> {
@@ -329,18 +376,7 @@ impl Builder {
                 Space::Local => LOCAL_OFFSET,
             },
         });
-        rule.push(Expr::Lookup {
-            set: Map::Endpoint.name(family),
-            id: None,
-            key: Reg(0),
-            into: Into::Reg(Reg(0)),
-        });
-        rule.push(Expr::Nat {
-            kind: NatKind::Destination,
-            family,
-            addr: Reg(0),
-            port: Some(after_addr(family, 0)),
-        });
+        rule.extend(translate(family, Map::Endpoint));
         rule
     }
 
@@ -354,6 +390,7 @@ impl Builder {
             key: vec![Field::Protocol],
             data: None,
             interval: false,
+            dynamic: false,
             anonymous: true,
             size: Some(3),
             userdata: Vec::new(),
@@ -424,11 +461,7 @@ fn protocol_is(number: u8) -> [Expr; 2] {
 /// address . protocol . port of the packet, from register 0 on.
 fn load_front(family: Family) -> [Expr; 3] {
     let protocol = after_addr(family, 0);
-    [
-        load_destination(family, Reg(0)),
-        Expr::Meta(Meta::Protocol, protocol),
-        Expr::Payload { header: Header::Transport, offset: 2, len: 2, into: Reg(protocol.0 + 1) },
-    ]
+    [load_destination(family, Reg(0)), Expr::Meta(Meta::Protocol, protocol), load_port(Reg(protocol.0 + 1))]
 }
 
 fn dispatch(family: Family, map: Map) -> Vec<Expr> {
@@ -451,6 +484,18 @@ fn load_destination(family: Family, into: Reg) -> Expr {
         Family::V6 => 24,
     };
     Expr::Payload { header: Header::Network, offset, len: addr_len(family), into }
+}
+
+const fn load_port(into: Reg) -> Expr {
+    Expr::Payload { header: Header::Transport, offset: 2, len: 2, into }
+}
+
+/// To the endpoint a map has for the key that begins in register 0.
+fn translate(family: Family, map: Map) -> [Expr; 2] {
+    [
+        Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Reg(Reg(0)) },
+        Expr::Nat { kind: NatKind::Destination, family, addr: Reg(0), port: Some(after_addr(family, 0)) },
+    ]
 }
 
 /// Binds a connection to the address it has anyway.

@@ -13,7 +13,7 @@ use crate::nft::model::{Expr, Name, Value, Verdict};
 
 const SEED: u32 = 7;
 
-fn key(v6: bool, last: u16, protocol: Protocol) -> FrontendKey {
+pub(super) fn key(v6: bool, last: u16, protocol: Protocol) -> FrontendKey {
     let addr: IpAddr = if v6 {
         std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into()
     } else {
@@ -22,21 +22,22 @@ fn key(v6: bool, last: u16, protocol: Protocol) -> FrontendKey {
     FrontendKey { addr, protocol, port: NonZeroU16::new(80).unwrap() }
 }
 
-fn target(v6: bool, last: u8) -> Target {
+pub(super) fn target(v6: bool, last: u8) -> Target {
     let addr = if v6 { format!("fd00::{last:x}") } else { format!("10.0.0.{last}") };
     Target { addr: addr.parse().unwrap(), port: NonZeroU16::new(8080).unwrap() }
 }
 
-fn targets(v6: bool, lasts: &[u8]) -> Box<[Target]> {
+pub(super) fn targets(v6: bool, lasts: &[u8]) -> Box<[Target]> {
     let set: BTreeSet<Target> = lasts.iter().map(|last| target(v6, *last)).collect();
     set.into_iter().collect()
 }
 
-fn cluster(v6: bool, lasts: &[u8]) -> Frontend {
+pub(super) fn cluster(v6: bool, lasts: &[u8]) -> Frontend {
     Frontend {
         owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
+        affinity: None,
         route: Route::Cluster { targets: targets(v6, lasts) },
         draining: Box::default(),
     }
@@ -47,15 +48,15 @@ fn only(mut front: Frontend, ranges: &[&str]) -> Frontend {
     front
 }
 
-fn web() -> ServiceKey {
+pub(super) fn web() -> ServiceKey {
     ServiceKey::new("default", "web")
 }
 
-fn data_path() -> DataPath<FakeKernel> {
+pub(super) fn data_path() -> DataPath<FakeKernel> {
     DataPath::new(FakeKernel::new(), SEED)
 }
 
-fn table(path: &DataPath<FakeKernel>) -> &FakeTable {
+pub(super) fn table(path: &DataPath<FakeKernel>) -> &FakeTable {
     path.kernel.table(TABLE).expect("the table")
 }
 
@@ -359,15 +360,18 @@ fn fronts(v6: bool) -> impl Strategy<Value = Frontend> {
         let given = if ranges.is_empty() { Admission::Nobody } else { Admission::Ranges(ranges.into()) };
         prop_oneof![Just(Admission::Anyone), Just(given)]
     });
-    let spread = prop_oneof![Just(Spread::Flow), Just(Spread::Client)];
-    (admission, spread, any::<bool>(), list(), list()).prop_map(move |(admission, spread, local, a, b)| {
-        let route = if local {
-            Route::Local { local: targets(v6, &a), everywhere: targets(v6, &b) }
-        } else {
-            Route::Cluster { targets: targets(v6, &a) }
-        };
-        Frontend { owned: true, admission, spread, route, draining: Box::default() }
-    })
+    let affinity = prop::option::of(1u32..3);
+    (admission, affinity, any::<bool>(), list(), list()).prop_map(
+        move |(admission, affinity, local, a, b)| {
+            let route = if local {
+                Route::Local { local: targets(v6, &a), everywhere: targets(v6, &b) }
+            } else {
+                Route::Cluster { targets: targets(v6, &a) }
+            };
+            let spread = affinity.map_or(Spread::Flow, |_| Spread::Client);
+            Frontend { owned: true, admission, spread, affinity, route, draining: Box::default() }
+        },
+    )
 }
 
 fn steps(v6: bool) -> impl Strategy<Value = Vec<Step>> {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use landfall_core::addr::Family;
 
 use super::model::{
-    Base, Batch, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header as PacketHeader, Hook, Into, Meta,
-    Name, NatKind, Op, Refusal, Reg, Set, TableFlags, Value, Verdict,
+    Base, Batch, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header as PacketHeader, Hook, Into, Life,
+    Meta, Name, NatKind, Op, Refusal, Reg, Set, TableFlags, Value, Verdict,
 };
 use super::numbers::{
-    BATCH_BEGIN, BATCH_END, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, SUBSYS, chain, elem, expr, msg, rule,
-    set, table,
+    BATCH_BEGIN, BATCH_END, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, SUBSYS, chain, elem, expr,
+    msg, rule, set, table,
 };
 use super::wire::{Attrs, FAMILY_HEADER, HEADER, Message, Messages, NLMSG_DONE, NLMSG_ERROR, array, text};
 
@@ -42,6 +42,8 @@ pub enum Reply {
     Generation(u32),
     /// A table.
     Table(TableFacts),
+    /// Some of the elements of a set.
+    Elements(Vec<Element>),
     /// Something not asked for.
     Other,
 }
@@ -69,10 +71,12 @@ pub fn replies(bytes: &[u8]) -> impl Iterator<Item = Reply> {
 fn reply(message: &Message<'_>) -> Reply {
     const NEWGEN: u16 = SUBSYS | msg::NEWGEN;
     const NEWTABLE: u16 = SUBSYS | msg::NEWTABLE;
+    const NEWSETELEM: u16 = SUBSYS | msg::NEWSETELEM;
     let read = match message.kind {
         NLMSG_ERROR => ended(message),
         NLMSG_DONE => Some(Reply::Done),
         NEWGEN => attributes(message).be32(1).map(Reply::Generation),
+        NEWSETELEM => elements(&attributes(message)).map(Reply::Elements),
         NEWTABLE => table_facts(&attributes(message)).map(Reply::Table),
         _ => None,
     };
@@ -218,6 +222,7 @@ fn read_set(attrs: &Attrs<'_>) -> Option<Set> {
         key: fields(attrs.be32(set::KEY_TYPE)?)?,
         data,
         interval: flags & set::F_INTERVAL != 0,
+        dynamic: flags & set::F_TIMEOUT != 0,
         anonymous: flags & set::F_ANONYMOUS != 0,
         size: attrs.nest(set::DESC).and_then(|desc| desc.be32(set::DESC_SIZE)),
         userdata: attrs.find(set::USERDATA).unwrap_or_default().to_vec(),
@@ -250,11 +255,14 @@ fn element(attrs: &Attrs<'_>) -> Option<Element> {
             None => Value::Data(Bytes::new(data.find(elem::DATA_VALUE)?)?),
         },
     };
+    let life = attrs.be64(elem::TIMEOUT).zip(attrs.be64(elem::EXPIRATION));
+    let life = life.map(|(timeout_ms, left_ms)| Box::new(Life { timeout_ms, left_ms }));
     Some(Element {
         key: value_of(attrs, elem::KEY)?,
         last,
         range_end: attrs.be32(elem::FLAGS) == Some(elem::F_INTERVAL_END),
         value,
+        life,
     })
 }
 
@@ -267,6 +275,7 @@ fn verdict(attrs: &Attrs<'_>) -> Option<Verdict> {
         NF_DROP => Verdict::Drop,
         NF_ACCEPT => Verdict::Accept,
         NFT_GOTO => Verdict::Goto(name(attrs, elem::VERDICT_CHAIN)?),
+        NFT_JUMP => Verdict::Jump(name(attrs, elem::VERDICT_CHAIN)?),
         _ => return None,
     })
 }
@@ -326,6 +335,12 @@ fn expression(attrs: &Attrs<'_>) -> Option<Expr> {
                 Some(_) => Into::Reg(reg(&data, expr::LOOKUP_DREG)?),
             },
         },
+        "dynset" if data.be32(expr::DYNSET_OP)? == expr::DYNSET_UPDATE => Expr::Renew {
+            map: name(&data, expr::DYNSET_SET)?,
+            key: reg(&data, expr::DYNSET_KEY)?,
+            data: reg(&data, expr::DYNSET_DATA)?,
+            timeout_ms: data.be64(expr::DYNSET_TIMEOUT)?,
+        },
         "hash" => Expr::Hash {
             from: reg(&data, expr::HASH_SREG)?,
             len: data.be32(expr::HASH_LEN)?,
@@ -361,6 +376,8 @@ const fn ct(number: u32) -> Option<Ct> {
     match number {
         expr::CT_STATE => Some(Ct::State),
         expr::CT_STATUS => Some(Ct::Status),
+        expr::CT_SRC_IP => Some(Ct::OriginalSource(Family::V4)),
+        expr::CT_SRC_IP6 => Some(Ct::OriginalSource(Family::V6)),
         expr::CT_DST_IP => Some(Ct::OriginalDestination(Family::V4)),
         expr::CT_DST_IP6 => Some(Ct::OriginalDestination(Family::V6)),
         expr::CT_PROTO_DST => Some(Ct::OriginalPort),

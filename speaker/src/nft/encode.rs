@@ -11,10 +11,10 @@ use super::model::{
     Name, NatKind, Op, Refusal, Reg, Set, TableFlags, Value, Verdict,
 };
 use super::numbers::{
-    BATCH_BEGIN, BATCH_END, BATCH_RESOURCE, INET, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, SUBSYS, chain,
-    elem, expr, msg, rule, set, table,
+    BATCH_BEGIN, BATCH_END, BATCH_RESOURCE, INET, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, SUBSYS,
+    chain, elem, expr, msg, rule, set, table,
 };
-use super::wire::{Header, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Writer};
+use super::wire::{Header, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Writer};
 
 /// The elements of one message: stays below the 65,535 bytes of an attribute with room for the longest element.
 const ELEMENTS_PER_MESSAGE_BYTES: usize = 60_000;
@@ -47,6 +47,17 @@ pub fn get_generation() -> Vec<u8> {
 pub fn get_table(name: &str) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(header(msg::GETTABLE, 0, 1), |w| w.text(table::NAME, name));
+    writer.into_bytes()
+}
+
+/// The request for all elements of a set.
+#[must_use]
+pub fn get_elements(table: &str, set: &str) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(header(msg::GETSETELEM, NLM_F_DUMP, 1), |w| {
+        w.text(elem::TABLE, table);
+        w.text(elem::SET, set);
+    });
     writer.into_bytes()
 }
 
@@ -134,6 +145,7 @@ fn add_set(w: &mut Writer, made: &Set) {
     flags |= if made.interval { set::F_INTERVAL } else { 0 };
     flags |= if made.data.is_some() { set::F_MAP } else { 0 };
     flags |= if ranges_of_fields { set::F_CONCAT } else { 0 };
+    flags |= if made.dynamic { set::F_TIMEOUT | set::F_EVAL } else { 0 };
     w.text(set::NAME, &made.name);
     w.be32(set::ID, made.id);
     w.be32(set::FLAGS, flags);
@@ -225,6 +237,10 @@ fn write_element(w: &mut Writer, element: &Element) {
         Value::Verdict(found) => verdict(w, elem::DATA, found),
         Value::Data(data) => value(w, elem::DATA, data.as_slice()),
     }
+    if let Some(life) = &element.life {
+        w.be64(elem::TIMEOUT, life.timeout_ms);
+        w.be64(elem::EXPIRATION, life.left_ms);
+    }
 }
 
 fn value(w: &mut Writer, kind: u16, data: &[u8]) {
@@ -236,6 +252,7 @@ fn verdict(w: &mut Writer, kind: u16, verdict: &Verdict) {
         Verdict::Drop => (NF_DROP, None),
         Verdict::Accept => (NF_ACCEPT, None),
         Verdict::Goto(chain) => (NFT_GOTO, Some(chain)),
+        Verdict::Jump(chain) => (NFT_JUMP, Some(chain)),
     };
     w.nest(kind, |w| {
         w.nest(elem::DATA_VERDICT, |w| {
@@ -317,6 +334,13 @@ fn expression_data(w: &mut Writer, found: &Expr) {
                 w.be32(expr::LOOKUP_SET_ID, *id);
             }
         }
+        Expr::Renew { map, key, data, timeout_ms } => {
+            w.text(expr::DYNSET_SET, map);
+            w.be32(expr::DYNSET_OP, expr::DYNSET_UPDATE);
+            w.be32(expr::DYNSET_KEY, reg(*key));
+            w.be32(expr::DYNSET_DATA, reg(*data));
+            w.be64(expr::DYNSET_TIMEOUT, *timeout_ms);
+        }
         Expr::Hash { from, len, into, modulus, seed, offset } => {
             w.be32(expr::HASH_SREG, reg(*from));
             w.be32(expr::HASH_DREG, reg(*into));
@@ -345,6 +369,8 @@ fn ct(w: &mut Writer, key: Ct, into: Reg) {
     let (number, original) = match key {
         Ct::State => (expr::CT_STATE, false),
         Ct::Status => (expr::CT_STATUS, false),
+        Ct::OriginalSource(Family::V4) => (expr::CT_SRC_IP, true),
+        Ct::OriginalSource(Family::V6) => (expr::CT_SRC_IP6, true),
         Ct::OriginalDestination(Family::V4) => (expr::CT_DST_IP, true),
         Ct::OriginalDestination(Family::V6) => (expr::CT_DST_IP6, true),
         Ct::OriginalPort => (expr::CT_PROTO_DST, true),

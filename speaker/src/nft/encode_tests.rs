@@ -131,7 +131,12 @@ fn fields() -> impl Strategy<Value = Vec<Field>> {
 }
 
 fn verdicts() -> impl Strategy<Value = Verdict> {
-    prop_oneof![Just(Verdict::Drop), Just(Verdict::Accept), name().prop_map(Verdict::Goto)]
+    prop_oneof![
+        Just(Verdict::Drop),
+        Just(Verdict::Accept),
+        name().prop_map(Verdict::Goto),
+        name().prop_map(Verdict::Jump)
+    ]
 }
 
 fn reg() -> impl Strategy<Value = Reg> {
@@ -148,6 +153,8 @@ fn exprs() -> impl Strategy<Value = Expr> {
     let ct = prop::sample::select(vec![
         Ct::State,
         Ct::Status,
+        Ct::OriginalSource(Family::V4),
+        Ct::OriginalSource(Family::V6),
         Ct::OriginalDestination(Family::V4),
         Ct::OriginalDestination(Family::V6),
         Ct::OriginalPort,
@@ -173,6 +180,12 @@ fn exprs() -> impl Strategy<Value = Expr> {
             key,
             into
         }),
+        (name(), reg(), reg(), any::<u64>()).prop_map(|(map, key, data, timeout_ms)| Expr::Renew {
+            map,
+            key,
+            data,
+            timeout_ms
+        }),
         (reg(), any::<u32>(), reg(), any::<[u32; 3]>()).prop_map(
             |(from, len, into, [modulus, seed, offset])| {
                 Expr::Hash { from, len, into, modulus, seed, offset }
@@ -196,8 +209,12 @@ fn exprs() -> impl Strategy<Value = Expr> {
 fn elements() -> impl Strategy<Value = Vec<Element>> {
     let value =
         prop_oneof![Just(Value::None), verdicts().prop_map(Value::Verdict), bytes(MAX).prop_map(Value::Data)];
-    let element = (bytes(MAX), prop::option::of(bytes(MAX).prop_map(Box::new)), any::<bool>(), value)
-        .prop_map(|(key, last, range_end, value)| Element { key, last, range_end, value });
+    let life = any::<Option<[u64; 2]>>().prop_map(|life| {
+        life.map(|[timeout_ms, left_ms]| Box::new(super::super::model::Life { timeout_ms, left_ms }))
+    });
+    let last = prop::option::of(bytes(MAX).prop_map(Box::new));
+    let element = (bytes(MAX), last, any::<bool>(), value, life)
+        .prop_map(|(key, last, range_end, value, life)| Element { key, last, range_end, value, life });
     prop::collection::vec(element, 0..20)
 }
 
@@ -205,15 +222,16 @@ const MAX: usize = super::super::model::MAX_BYTES;
 
 fn sets() -> impl Strategy<Value = Set> {
     let data = prop_oneof![Just(Data::Verdict), fields().prop_map(Data::Fields)];
-    let options = (any::<bool>(), any::<bool>(), any::<Option<u32>>());
+    let options = (any::<[bool; 3]>(), any::<Option<u32>>());
     let userdata = prop::collection::vec(any::<u8>(), 0..40);
     (name(), any::<u32>(), fields(), prop::option::of(data), options, userdata).prop_map(
-        |(name, id, key, data, (interval, anonymous, size), userdata)| Set {
+        |(name, id, key, data, ([interval, dynamic, anonymous], size), userdata)| Set {
             name,
             id,
             key,
             data,
             interval,
+            dynamic,
             anonymous,
             size,
             userdata,

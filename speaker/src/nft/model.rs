@@ -72,6 +72,19 @@ pub enum Verdict {
     Accept,
     /// Evaluation goes on in that chain and does not come back.
     Goto(Name),
+    /// Evaluation goes on in that chain, and then here.
+    Jump(Name),
+}
+
+impl Verdict {
+    /// The chain it leads to.
+    #[must_use]
+    pub const fn chain(&self) -> Option<&Name> {
+        match self {
+            Self::Goto(chain) | Self::Jump(chain) => Some(chain),
+            Self::Drop | Self::Accept => None,
+        }
+    }
 }
 
 /// The type of one field of a key or of a map's data; the numbers are those by which `nft` knows them.
@@ -153,6 +166,8 @@ pub struct Set {
     pub data: Option<Data>,
     /// Whether its elements are ranges.
     pub interval: bool,
+    /// Whether rules add elements to it, which go when their time is over.
+    pub dynamic: bool,
     /// Whether it belongs to one rule only, and is constant.
     pub anonymous: bool,
     /// The greatest number of elements. With it the kernel uses a hash of fixed size.
@@ -183,13 +198,24 @@ pub struct Element {
     pub range_end: bool,
     /// What stands behind it.
     pub value: Value,
+    /// How long it stays, in a set whose elements go when their time is over; `None`: for ever.
+    pub life: Option<Box<Life>>,
+}
+
+/// How long an element stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// How long it stays when nothing renews it, in milliseconds.
+    pub timeout_ms: u64,
+    /// How much of that is left, in milliseconds.
+    pub left_ms: u64,
 }
 
 impl Element {
     /// An element that is one key.
     #[must_use]
     pub const fn of(key: Bytes, value: Value) -> Self {
-        Self { key, last: None, range_end: false, value }
+        Self { key, last: None, range_end: false, value, life: None }
     }
 }
 
@@ -222,6 +248,8 @@ pub enum Ct {
     State,
     /// Its status bits ([`ct_status`]), in host byte order.
     Status,
+    /// The source of its first packet, before translation; does not match in the other family.
+    OriginalSource(Family),
     /// The destination of its first packet, before translation; does not match in the other family.
     OriginalDestination(Family),
     /// The destination port of its first packet, before translation.
@@ -308,6 +336,18 @@ pub enum Expr {
         /// Where its data goes.
         into: Into,
     },
+    /// Adds an element to a map, or renews the time of the one that is there and leaves its data alone. Ends the rule
+    /// when the map is full.
+    Renew {
+        /// Which map.
+        map: Name,
+        /// Where the key begins.
+        key: Reg,
+        /// Where the data begins.
+        data: Reg,
+        /// How long the element stays, in milliseconds.
+        timeout_ms: u64,
+    },
     /// Jenkins' hash of registers: `hash mod modulus + offset`.
     Hash {
         /// Where the hashed bytes begin.
@@ -359,6 +399,7 @@ impl Expr {
             Self::Equal(..) | Self::Differs(..) => "cmp",
             Self::Mask(..) => "bitwise",
             Self::Lookup { .. } => "lookup",
+            Self::Renew { .. } => "dynset",
             Self::Hash { .. } => "hash",
             Self::Nat { .. } => "nat",
             Self::Masquerade => "masq",

@@ -23,6 +23,7 @@ pub(crate) mod msg {
     pub(crate) const NEWRULE: u16 = 6;
     pub(crate) const NEWSET: u16 = 9;
     pub(crate) const NEWSETELEM: u16 = 12;
+    pub(crate) const GETSETELEM: u16 = 13;
     pub(crate) const DELSETELEM: u16 = 14;
     pub(crate) const NEWGEN: u16 = 15;
     pub(crate) const GETGEN: u16 = 16;
@@ -80,6 +81,8 @@ pub(crate) mod set {
     pub(crate) const F_CONSTANT: u32 = 2;
     pub(crate) const F_INTERVAL: u32 = 4;
     pub(crate) const F_MAP: u32 = 8;
+    pub(crate) const F_TIMEOUT: u32 = 0x10;
+    pub(crate) const F_EVAL: u32 = 0x20;
     pub(crate) const F_CONCAT: u32 = 0x80;
     /// `NFT_DATA_VERDICT`.
     pub(crate) const DATA_VERDICT: u32 = 0xffff_ff00;
@@ -96,6 +99,8 @@ pub(crate) mod elem {
     pub(crate) const KEY: u16 = 1;
     pub(crate) const DATA: u16 = 2;
     pub(crate) const FLAGS: u16 = 3;
+    pub(crate) const TIMEOUT: u16 = 4;
+    pub(crate) const EXPIRATION: u16 = 5;
     pub(crate) const KEY_END: u16 = 10;
     pub(crate) const F_INTERVAL_END: u32 = 1;
     pub(crate) const DATA_VALUE: u16 = 1;
@@ -104,9 +109,10 @@ pub(crate) mod elem {
     pub(crate) const VERDICT_CHAIN: u16 = 2;
 }
 
-/// Verdict codes (`NF_DROP`, `NF_ACCEPT`, `NFT_GOTO`) as they go over the wire.
+/// Verdict codes (`NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`) as they go over the wire.
 pub(crate) const NF_DROP: u32 = 0;
 pub(crate) const NF_ACCEPT: u32 = 1;
+pub(crate) const NFT_JUMP: u32 = 0xffff_fffd;
 pub(crate) const NFT_GOTO: u32 = 0xffff_fffc;
 
 /// Attributes of expressions, by expression.
@@ -133,7 +139,9 @@ pub(crate) mod expr {
     pub(crate) const CT_STATE: u32 = 0;
     pub(crate) const CT_STATUS: u32 = 2;
     pub(crate) const CT_PROTO_DST: u32 = 12;
+    pub(crate) const CT_SRC_IP: u32 = 19;
     pub(crate) const CT_DST_IP: u32 = 20;
+    pub(crate) const CT_SRC_IP6: u32 = 21;
     pub(crate) const CT_DST_IP6: u32 = 22;
 
     pub(crate) const FIB_DREG: u16 = 1;
@@ -158,6 +166,14 @@ pub(crate) mod expr {
     pub(crate) const LOOKUP_SREG: u16 = 2;
     pub(crate) const LOOKUP_DREG: u16 = 3;
     pub(crate) const LOOKUP_SET_ID: u16 = 4;
+
+    pub(crate) const DYNSET_SET: u16 = 1;
+    pub(crate) const DYNSET_OP: u16 = 3;
+    pub(crate) const DYNSET_KEY: u16 = 4;
+    pub(crate) const DYNSET_DATA: u16 = 5;
+    pub(crate) const DYNSET_TIMEOUT: u16 = 6;
+    /// `NFT_DYNSET_OP_UPDATE`.
+    pub(crate) const DYNSET_UPDATE: u32 = 1;
 
     pub(crate) const HASH_SREG: u16 = 1;
     pub(crate) const HASH_DREG: u16 = 2;

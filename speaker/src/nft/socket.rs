@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, setsockopt};
 use super::conntrack::{self, Gone};
 use super::decode::{Reply, TableFacts, replies};
 use super::encode;
-use super::model::{Batch, Op, TableFlags};
+use super::model::{Batch, Element, Op, TableFlags};
 use crate::kernel::{self, Applied, ApplyError, Inspection, Owner, TableState};
 
 /// Room for one datagram of answers: the kernel fills at most 32 KiB at a time, an error is far smaller.
@@ -224,6 +224,22 @@ impl kernel::Kernel for Kernel {
             Err(errno) => return Err(ApplyError::Receive(errno.into())),
         };
         Ok(Inspection { generation, table })
+    }
+
+    fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>, ApplyError> {
+        self.send(&encode::get_elements(table, set), 1)?;
+        let mut elements = Vec::new();
+        let mut refused = None;
+        self.drain(|reply| match reply {
+            Reply::Elements(mut more) => elements.append(&mut more),
+            other => refused = refused.or_else(|| error(&other)),
+        })
+        .map_err(|errno| ApplyError::Receive(errno.into()))?;
+        match refused {
+            None => Ok(elements),
+            Some(Errno::ENOENT) => Ok(Vec::new()),
+            Some(errno) => Err(ApplyError::Receive(errno.into())),
+        }
     }
 
     fn table_flags(&self) -> TableFlags {

@@ -35,6 +35,10 @@ impl Kernel for Shared {
         self.0.lock().unwrap().inspect(table)
     }
 
+    fn elements(&mut self, table: &str, set: &str) -> Result<Vec<model::Element>, ApplyError> {
+        self.0.lock().unwrap().elements(table, set)
+    }
+
     fn table_flags(&self) -> model::TableFlags {
         self.0.lock().unwrap().table_flags()
     }
@@ -79,6 +83,7 @@ fn change(name: &str, vip: &str, pod: &str) -> Change {
         owned: true,
         admission: Admission::Anyone,
         spread: Spread::Flow,
+        affinity: None,
         route,
         draining: Box::default(),
     };
