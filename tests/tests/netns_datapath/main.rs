@@ -5,6 +5,8 @@
 //! Root and iproute2, nftables and ping are needed; without them the tests fail.
 
 #[cfg(test)]
+mod affinity;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod doors;

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use landfall_core::addr::Family;
-use landfall_core::service::Affinity;
 use landfall_speaker::datapath::DataPath;
 use landfall_speaker::nft;
 
@@ -159,19 +158,6 @@ fn an_endpoint_in_the_nodes_own_network_is_reached_from_everywhere() {
                 }
             }
         }
-    }
-}
-
-#[test]
-fn clients_stick_to_an_endpoint_when_asked_to() {
-    let world = World::new();
-    let mut path = data_path(&world);
-    let mut web = Web::new(100, &["p1", "p2", "p3"]);
-    web.service.affinity = Affinity::ClientIp { timeout_s: 10_800 };
-    web.apply(&mut path);
-    for family in FAMILIES {
-        let met = world.many("client", false, vip(family, 100), 20);
-        assert_eq!(names(&met).len(), 1, "{family} {met:?}");
     }
 }
 
