@@ -11,6 +11,10 @@ mod changes;
 #[cfg(test)]
 mod doors;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod owned;
+#[cfg(test)]
 mod reach;
 #[cfg(test)]
 mod rig;
@@ -20,6 +24,8 @@ mod services;
 mod sources;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod wire;
 #[cfg(test)]
 #[path = "../support/world.rs"]
 mod world;

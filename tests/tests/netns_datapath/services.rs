@@ -86,8 +86,10 @@ fn a_masquerade_of_somebody_else_does_not_take_the_clients_address() {
     ";
     world.run_with("node", "nft", &["-f", "-"], foreign);
     for family in FAMILIES {
-        for met in world.many("client", false, vip(family, 100), 4) {
-            assert_eq!((met.pod(), met.seen()), ("p1", client_addr(family)), "{family}");
+        for udp in [false, true] {
+            for met in world.many("client", udp, vip(family, 100), 4) {
+                assert_eq!((met.pod(), met.seen()), ("p1", client_addr(family)), "{family} udp={udp}");
+            }
         }
     }
 }

@@ -323,6 +323,11 @@ impl Stream {
         !self.echo()
     }
 
+    /// The port on this side.
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().expect("a bound socket").port()
+    }
+
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
