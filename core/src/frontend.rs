@@ -121,7 +121,8 @@ pub struct Frontend {
     pub affinity: Option<u32>,
     /// Where its traffic goes.
     pub route: Route,
-    /// UDP only: endpoints that get nothing new and keep the flows they have (see [`Selection::draining`]).
+    /// UDP and SCTP only: endpoints that get nothing new and keep the flows they have (see [`Selection::draining`]).
+    /// Flows of TCP are left to their ends anyway.
     pub draining: Box<[Target]>,
 }
 
@@ -194,8 +195,8 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
         for port in &service.ports {
             let mut found = select(port, family, slices, here);
             let draining: Box<[Target]> = match port.protocol {
-                Protocol::Udp => mem::take(&mut found.draining).into(),
-                Protocol::Tcp | Protocol::Sctp => Box::default(),
+                Protocol::Udp | Protocol::Sctp => mem::take(&mut found.draining).into(),
+                Protocol::Tcp => Box::default(),
             };
             let route = route(service.external_policy, found);
             let mut add = |addr: IpAddr, number: NonZeroU16, owned, admission: &Admission| {

@@ -388,7 +388,7 @@ impl<K: Kernel> DataPath<K> {
         // What changed while nobody was here is seen by the connections alone.
         if self.commits == 1 {
             let watched = self.wanted.iter().filter(|(key, claim)| {
-                key.protocol == Protocol::Udp || claim.front.admission != Admission::Anyone
+                bound_to_endpoints(key.protocol) || claim.front.admission != Admission::Anyone
             });
             let gone = watched.map(|(key, claim)| (*key, remaining(*key, Some(&claim.front)))).collect();
             self.forget(&gone);
@@ -437,14 +437,22 @@ impl Wake {
     }
 }
 
-/// Which flows of a front end may stay when it changes from `old` to `new`, if some may not: those of UDP to endpoints
-/// it no longer has, since nothing else would end them, or untranslated ones from before it had any; and those of
-/// every protocol from sources that are no longer admitted. All others are left to their ends.
+/// Whether flows of that protocol end with their endpoint. A datagram knows nothing of a flow, and an association of
+/// SCTP is often made anew from the same port to the same port: without this both would be sent to an endpoint that is
+/// gone for as long as the client tries. Segments of TCP meet a reset there, or time out, and the next connection has
+/// another port.
+const fn bound_to_endpoints(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Udp | Protocol::Sctp)
+}
+
+/// Which flows of a front end may stay when it changes from `old` to `new`, if some may not: those of UDP and SCTP to
+/// endpoints it no longer has, since nothing else would end them, or untranslated ones from before it had any; and
+/// those of every protocol from sources that are no longer admitted. All others are left to their ends.
 fn abandoned(key: FrontendKey, old: &Frontend, new: Option<&Frontend>) -> Option<Stay> {
-    let udp = key.protocol == Protocol::Udp;
+    let bound = bound_to_endpoints(key.protocol);
     let held = |front: &Frontend| -> BTreeSet<Target> { front.held().collect() };
     let (had, has) = (held(old), new.map(held).unwrap_or_default());
-    let moved = udp && (had.is_empty() != has.is_empty() || !had.is_subset(&has));
+    let moved = bound && (had.is_empty() != has.is_empty() || !had.is_subset(&has));
     let closed = new.is_some_and(|new| new.admission != Admission::Anyone && new.admission != old.admission);
     (moved || closed).then(|| remaining(key, new))
 }
@@ -453,7 +461,7 @@ fn abandoned(key: FrontendKey, old: &Frontend, new: Option<&Frontend>) -> Option
 fn remaining(key: FrontendKey, front: Option<&Frontend>) -> Stay {
     let held = || front.map(|front| front.held().collect()).unwrap_or_default();
     Stay {
-        endpoints: (key.protocol == Protocol::Udp).then(held),
+        endpoints: bound_to_endpoints(key.protocol).then(held),
         sources: front.map_or(Admission::Anyone, |front| front.admission.clone()),
     }
 }

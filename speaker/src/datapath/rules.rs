@@ -121,6 +121,8 @@ impl Builder {
     /// What happens to packets that are addressed to one of our addresses after all translation.
     fn own(&mut self) {
         const TCP_FLAGS: u32 = 13;
+        const SCTP_FIRST_CHUNK: u32 = 12;
+        const SCTP_INIT: u8 = 1;
         const FIN_SYN_RST_ACK: u8 = 0x17;
         const SYN: u8 = 0x02;
         self.chain("own", None);
@@ -149,6 +151,16 @@ impl Builder {
         udp.extend(has(Ct::State, ct_state::NEW));
         udp.extend([Expr::Counter, Expr::Reject(Refusal::PortUnreachable)]);
         self.rule("own", udp);
+
+        // Only what begins an association (RFC 9260, 5.1): a live one is never refused.
+        let mut init = protocol_is(132).to_vec();
+        init.extend([
+            Expr::Payload { header: Header::Transport, offset: SCTP_FIRST_CHUNK, len: 1, into: Reg(0) },
+            Expr::Equal(Reg(0), byte(SCTP_INIT)),
+            Expr::Counter,
+            Expr::Reject(Refusal::PortUnreachable),
+        ]);
+        self.rule("own", init);
         self.rule("own", vec![Expr::Counter, Expr::Verdict(Verdict::Drop)]);
     }
 

@@ -253,14 +253,14 @@ fn a_front_end_stays_with_the_first_service_and_goes_to_the_next_when_that_leave
 }
 
 #[test]
-fn udp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept() {
+fn udp_and_sctp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept() {
     for v6 in [false, true] {
         let mut path = data_path();
         let fronts = |lasts: &[u8], draining: &[u8]| {
-            [Protocol::Udp, Protocol::Tcp]
+            [Protocol::Udp, Protocol::Sctp, Protocol::Tcp]
                 .map(|protocol| {
                     let mut front = cluster(v6, lasts);
-                    if protocol == Protocol::Udp {
+                    if protocol != Protocol::Tcp {
                         front.draining = targets(v6, draining);
                     }
                     (key(v6, 1, protocol), front)
@@ -268,30 +268,33 @@ fn udp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept() {
                 .to_vec()
         };
         let stay = |lasts: &[u8]| {
-            let endpoints = Some(lasts.iter().map(|last| target(v6, *last)).collect());
-            (key(v6, 1, Protocol::Udp), Stay { endpoints, sources: Admission::Anyone })
+            let endpoints = Some(lasts.iter().map(|last| target(v6, *last)).collect::<BTreeSet<_>>());
+            [Protocol::Udp, Protocol::Sctp].map(|protocol| {
+                let stay = Stay { endpoints: endpoints.clone(), sources: Admission::Anyone };
+                (key(v6, 1, protocol), stay)
+            })
         };
         path.set_service(&web(), fronts(&[1, 2, 3], &[]));
         path.commit().unwrap();
         // What changed while nobody was there.
-        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[1, 2, 3])]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), stay(&[1, 2, 3]));
         path.set_service(&web(), fronts(&[1, 3], &[2]));
         path.commit().unwrap();
         assert_eq!(path.kernel.forgotten, [], "S125: an endpoint that still serves keeps its flows");
         path.set_service(&web(), fronts(&[3], &[]));
         path.commit().unwrap();
         // S124, S128
-        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[3])]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), stay(&[3]));
         // S126: to none at all; S127: and what began meanwhile goes when there is one again.
         path.set_service(&web(), fronts(&[], &[]));
         path.commit().unwrap();
-        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[])]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), stay(&[]));
         path.set_service(&web(), fronts(&[4], &[]));
         path.commit().unwrap();
-        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[4])]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), stay(&[4]));
         path.remove_service(&web());
         path.commit().unwrap();
-        assert_eq!(mem::take(&mut path.kernel.forgotten), [stay(&[])]);
+        assert_eq!(mem::take(&mut path.kernel.forgotten), stay(&[]));
     }
 }
 
@@ -313,7 +316,7 @@ fn flows_of_every_protocol_from_sources_no_longer_admitted_are_forgotten() {
             let gone = step(&mut path, restricted.clone());
             assert_eq!(gone.len(), 1);
             assert_eq!(gone[0].1.sources, restricted.admission, "{protocol}");
-            assert_eq!(gone[0].1.endpoints.is_some(), protocol == Protocol::Udp);
+            assert_eq!(gone[0].1.endpoints.is_some(), protocol != Protocol::Tcp);
             assert_eq!(step(&mut path, only(cluster(v6, &[1]), &[other])).len(), 1);
             assert_eq!(step(&mut path, cluster(v6, &[1])), [], "opened again: nobody has to go");
             let next = step(&mut path, Frontend { admission: Admission::Nobody, ..cluster(v6, &[1]) });

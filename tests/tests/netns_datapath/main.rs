@@ -19,6 +19,8 @@ mod reach;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod sctp;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod sources;

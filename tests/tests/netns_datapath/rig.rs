@@ -71,6 +71,14 @@ impl Web {
         self
     }
 
+    /// SCTP too, on the same port.
+    pub(crate) fn sctp(mut self) -> Self {
+        let port =
+            ServicePort { name: "web".into(), protocol: Protocol::Sctp, port: port(80), node_port: None };
+        self.service.ports.push(port);
+        self
+    }
+
     pub(crate) fn named(mut self, name: &str) -> Self {
         self.service.key = ServiceKey::new("default", name);
         self
@@ -104,14 +112,15 @@ impl Web {
     }
 
     fn stage_with(&self, path: &mut DataPath<nft::Kernel>, endpoints: usize) {
-        let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| SlicePort {
+        let ports = self.service.ports.iter().map(|of| SlicePort {
             name: "web".into(),
-            protocol,
+            protocol: of.protocol,
             port: Some(port(POD_PORT)),
         });
+        let ports: Vec<SlicePort> = ports.collect();
         let slices = FAMILIES.map(|family| Slice {
             family,
-            ports: ports.to_vec(),
+            ports: ports.clone(),
             endpoints: self
                 .pods
                 .iter()

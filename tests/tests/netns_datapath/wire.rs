@@ -89,6 +89,13 @@ impl Packet {
         let refusal = if self.protocol == 1 { (3, 3) } else { (1, 4) };
         self.error().is_some_and(|(kind, code, about)| (kind, code) == refusal && about.source_port() == port)
     }
+
+    /// The first chunk of an SCTP packet whose checksum is right.
+    pub(crate) fn chunk(&self) -> Option<u8> {
+        let (sum, mut bytes) = (self.payload.get(8..12)?, self.payload.clone());
+        bytes[8..12].fill(0);
+        (self.protocol == SCTP && sum == crc32c(&bytes).to_le_bytes()).then(|| bytes.get(12).copied())?
+    }
 }
 
 /// Hears what comes in on an interface of a host.
@@ -126,6 +133,12 @@ impl Ear {
             }
             before.push(packet);
         }
+    }
+
+    /// The next packet of a protocol to a port.
+    #[track_caller]
+    pub(crate) fn next(&self, protocol: u8, port: u16) -> Packet {
+        self.until(|packet| packet.protocol == protocol && packet.port() == port).0
     }
 }
 
@@ -211,7 +224,9 @@ pub(crate) mod chunk {
     pub(crate) const INIT: u8 = 1;
     pub(crate) const INIT_ACK: u8 = 2;
     pub(crate) const ABORT: u8 = 6;
+    pub(crate) const SHUTDOWN_ACK: u8 = 8;
     pub(crate) const COOKIE_ECHO: u8 = 10;
+    pub(crate) const COOKIE_ACK: u8 = 11;
 }
 
 /// An SCTP packet with one chunk; `tag` is the receiver's verification tag, and in the two chunks that begin an
