@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use landfall_core::addr::Family;
-use landfall_speaker::datapath::DataPath;
+use landfall_speaker::datapath::{DataPath, NodeNet};
 use landfall_speaker::nft;
 
 use crate::rig::{FAMILIES, SEED, Web, both, client_addr, data_path, names, node_addr, pod_addr, vip};
 use crate::world::{Met, World, met_udp};
 
+// S1, S38
 #[test]
 fn a_client_reaches_all_endpoints_and_they_see_the_node() {
     let world = World::new();
@@ -45,6 +46,19 @@ fn a_pod_and_the_node_itself_reach_a_service_too() {
                 for udp in [false, true] {
                     let met = world.many(host, udp, vip(family, last), 24);
                     assert_eq!(names(&met), BTreeSet::from(["p1", "p3"]), "{host} {family} {last} udp={udp}");
+                    if host == "node" {
+                        // S41: the node is seen under an address of its own, under either policy.
+                        for one in &met {
+                            let own = match family {
+                                Family::V4 => ["192.0.2.11", "10.244.1.1"],
+                                Family::V6 => ["2001:db8:50::11", "fd00:244:1::1"],
+                            };
+                            assert!(
+                                own.contains(&one.seen().to_string().as_str()),
+                                "{family} {last} {one:?}"
+                            );
+                        }
+                    }
                     if host == "p2" {
                         // S37: Cluster translates; S40: Local does not.
                         let kept = met.iter().all(|one| one.seen() == pod_addr("p2", family));
@@ -59,6 +73,7 @@ fn a_pod_and_the_node_itself_reach_a_service_too() {
 
 #[test]
 fn a_pod_reaches_itself_through_its_service() {
+    // S45, S46
     let world = World::new();
     let mut path = data_path(&world);
     Web::new(100, &["p1"]).apply(&mut path);
@@ -125,6 +140,7 @@ fn without_endpoints_everybody_is_refused_at_once_and_served_when_they_return() 
 
 #[test]
 fn an_undefined_port_is_refused_and_ping_is_answered_while_there_are_endpoints() {
+    // S77, X20
     let world = World::new();
     let mut path = data_path(&world);
     Web::new(100, &["p1"]).apply(&mut path);
@@ -143,6 +159,7 @@ fn an_undefined_port_is_refused_and_ping_is_answered_while_there_are_endpoints()
 
 #[test]
 fn an_endpoint_in_the_nodes_own_network_is_reached_from_everywhere() {
+    // S32
     let mut world = World::new();
     world.serve("node");
     let mut path = data_path(&world);
@@ -157,6 +174,63 @@ fn an_endpoint_in_the_nodes_own_network_is_reached_from_everywhere() {
                     assert_eq!(met.seen(), client_addr(family), "nothing is translated on the way in");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn pods_and_nodes_that_clients_do_not_send_to_reach_the_address_too() {
+    // X27: clients send to the first node; the second one carries what begins on it.
+    let world = World::new();
+    let mut paths = ["node", "node2"].map(|node| {
+        let kernel = world.inside(node, || nft::Kernel::open().unwrap());
+        DataPath::new(kernel, SEED)
+    });
+    paths[1].set_node(NodeNet {
+        pod_cidrs: ["10.244.2.0/24", "fd00:244:2::/64"].map(|net| net.parse().unwrap()).to_vec(),
+    });
+    for (path, node) in paths.iter_mut().zip(["node", "node2"]) {
+        Web::new(100, &["p1", "p3"]).on(node).apply(path);
+        Web::new(101, &["p1", "p3"]).local().on(node).apply(path);
+        Web::new(102, &[]).on(node).apply(path);
+    }
+    for family in FAMILIES {
+        for host in ["p3", "node2"] {
+            for last in [100, 101] {
+                for udp in [false, true] {
+                    let met = world.many(host, udp, vip(family, last), 24);
+                    assert!(
+                        met.iter().all(|one| matches!(one, Met::Pod(..))),
+                        "{host} {family} {last} {met:?}"
+                    );
+                    assert_eq!(names(&met), BTreeSet::from(["p1", "p3"]), "{host} {family} {last} udp={udp}");
+                    let own = met.iter().filter(|one| one.seen() == pod_addr("p3", family));
+                    // Under Local the other pod sees the pod; itself it never meets as itself (S46).
+                    let wanted = if (host, last) == ("p3", 101) {
+                        met.iter().filter(|one| one.pod() == "p1").count()
+                    } else {
+                        0
+                    };
+                    assert_eq!(own.count(), wanted, "{host} {family} {last} udp={udp} {met:?}");
+                }
+            }
+            assert_eq!(both(&world, host, vip(family, 102)), [Met::Refused, Met::Refused], "{host} {family}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_does_not_know_its_pods_treats_them_like_anybody() {
+    // S43
+    let world = World::new();
+    let mut path = data_path(&world);
+    path.set_node(NodeNet::default());
+    Web::new(100, &["p3"]).local().apply(&mut path);
+    Web::new(101, &["p1", "p3"]).local().apply(&mut path);
+    for family in FAMILIES {
+        assert_eq!(both(&world, "p2", vip(family, 100)), [Met::Silence, Met::Silence], "{family}");
+        for met in both(&world, "p2", vip(family, 101)) {
+            assert_eq!(met.pod(), "p1", "{family}");
         }
     }
 }

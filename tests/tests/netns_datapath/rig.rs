@@ -28,6 +28,8 @@ pub(crate) const NODE: [&str; 2] = ["192.0.2.11", "2001:db8:50::11"];
 pub(crate) struct Web {
     pub(crate) service: Service,
     pub(crate) pods: Vec<&'static str>,
+    /// The node that carries it.
+    here: &'static str,
 }
 
 impl Web {
@@ -45,7 +47,7 @@ impl Web {
             external_ips: Vec::new(),
             affinity: Affinity::None,
         };
-        Self { service, pods: pods.to_vec() }
+        Self { service, pods: pods.to_vec(), here: "node" }
     }
 
     pub(crate) fn local(mut self) -> Self {
@@ -96,6 +98,12 @@ impl Web {
         self
     }
 
+    /// As that node sees it.
+    pub(crate) fn on(mut self, node: &'static str) -> Self {
+        self.here = node;
+        self
+    }
+
     pub(crate) fn apply(&self, path: &mut DataPath<nft::Kernel>) {
         self.stage(path);
         path.commit().expect("the kernel takes it");
@@ -130,7 +138,7 @@ impl Web {
         });
         let here = Place {
             node_addrs: NODE.map(|addr| addr.parse().unwrap()).to_vec(),
-            ..Place::of(NodeName::new("node"))
+            ..Place::of(NodeName::new(self.here))
         };
         let fronts = frontends(&self.service, &slices.iter().collect::<Vec<_>>(), &here);
         path.set_service(&self.service.key, fronts);
