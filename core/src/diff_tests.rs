@@ -27,6 +27,7 @@ fn front(route: Route) -> Frontend {
         affinity: None,
         route,
         draining: Box::default(),
+        lost: Box::default(),
     }
 }
 
@@ -169,6 +170,7 @@ fn any_front(v6: bool) -> impl Strategy<Value = Frontend> {
         affinity,
         route,
         draining: Box::default(),
+        lost: Box::default(),
     })
 }
 

@@ -6,7 +6,7 @@
 //! has one canonical order, so that the same hash of a flow picks the same endpoint on every node that has the
 //! same list, whatever the order in which the slices arrived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -32,6 +32,8 @@ pub struct Selection {
     pub local: Vec<Target>,
     /// Endpoints that are in neither list and still serve what they began.
     pub draining: Vec<Target>,
+    /// Endpoints on nodes known to be dead: they are in no other list, and what they began goes nowhere.
+    pub lost: Vec<Target>,
 }
 
 /// How far an endpoint can be used; the better one is the greater.
@@ -63,9 +65,14 @@ struct Candidate<'a> {
 #[must_use]
 pub fn select(port: &ServicePort, family: Family, slices: &[&Slice], here: &Place) -> Selection {
     let mut candidates: BTreeMap<Target, Candidate<'_>> = BTreeMap::new();
+    let mut lost: BTreeSet<Target> = BTreeSet::new();
     for slice in slices.iter().filter(|slice| slice.family == family) {
         for number in ports(port, slice) {
             for endpoint in slice.endpoints.iter().filter(|endpoint| Family::of(endpoint.addr) == family) {
+                if endpoint.node.as_ref().is_some_and(|node| here.dead.contains(node)) {
+                    lost.insert(Target { addr: endpoint.addr, port: number });
+                    continue;
+                }
                 let seen = Candidate {
                     fitness: match (endpoint.ready, endpoint.serving, endpoint.terminating) {
                         (true, _, _) => Fitness::Ready,
@@ -93,7 +100,9 @@ pub fn select(port: &ServicePort, family: Family, slices: &[&Slice], here: &Plac
         .map(|(target, _)| *target)
         .filter(|target| everywhere.binary_search(target).is_err() && local.binary_search(target).is_err())
         .collect();
-    Selection { everywhere, local, draining }
+    // An address that a living node has taken over is not lost.
+    lost.retain(|target| !candidates.contains_key(target));
+    Selection { everywhere, local, draining, lost: lost.into_iter().collect() }
 }
 
 /// The port numbers behind a Service port in one slice: matched by name and protocol, never by number.

@@ -54,7 +54,7 @@ fn selected(family: Family, slices: &[Slice]) -> Selection {
 
 /// The node of the tests, in zone a.
 fn here() -> Place {
-    Place { node: NodeName::new("here"), zone: Some(Arc::from("a")), node_addrs: Vec::new() }
+    Place { zone: Some(Arc::from("a")), ..Place::of(NodeName::new("here")) }
 }
 
 /// The last parts of the addresses: everywhere, local, draining.
@@ -289,5 +289,20 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn endpoints_on_a_dead_node_are_lost_and_nothing_else_is() {
+    for (family, prefix) in FAMILIES {
+        let made = slice(family, prefix, &[(1, "rs@here"), (2, "rs@dead"), (3, "rs"), (4, "rs@dead")]);
+        // The address of the fourth has been taken over by a Pod elsewhere.
+        let slices = [made, slice(family, prefix, &[(4, "rs@there")])];
+        let here = Place { dead: Arc::new([NodeName::new("dead")].into()), ..here() };
+        let found = select(&service_port("web"), family, &slices.iter().collect::<Vec<_>>(), &here);
+        let addrs = |list: &[Target]| list.iter().map(|target| target.addr.to_string()).collect::<Vec<_>>();
+        assert_eq!(addrs(&found.everywhere), [1, 3, 4].map(|last| format!("{prefix}{last}")));
+        assert_eq!(addrs(&found.lost), [format!("{prefix}2")]);
+        assert!(found.draining.is_empty(), "{:?}", found.draining);
     }
 }

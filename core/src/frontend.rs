@@ -124,6 +124,8 @@ pub struct Frontend {
     /// UDP and SCTP only: endpoints that get nothing new and keep the flows they have (see [`Selection::draining`]).
     /// Flows of TCP are left to their ends anyway.
     pub draining: Box<[Target]>,
+    /// Endpoints on nodes known to be dead (see [`Selection::lost`]): their flows, of every protocol, go nowhere.
+    pub lost: Box<[Target]>,
 }
 
 impl Frontend {
@@ -198,11 +200,20 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
                 Protocol::Udp | Protocol::Sctp => mem::take(&mut found.draining).into(),
                 Protocol::Tcp => Box::default(),
             };
+            let lost: Box<[Target]> = mem::take(&mut found.lost).into();
             let route = route(service.external_policy, found);
             let mut add = |addr: IpAddr, number: NonZeroU16, owned, admission: &Admission| {
                 let key = FrontendKey { addr, protocol: port.protocol, port: number };
-                let (admission, route, draining) = (admission.clone(), route.clone(), draining.clone());
-                made.push((key, Frontend { owned, admission, spread, affinity, route, draining }));
+                let front = Frontend {
+                    owned,
+                    admission: admission.clone(),
+                    spread,
+                    affinity,
+                    route: route.clone(),
+                    draining: draining.clone(),
+                    lost: lost.clone(),
+                };
+                made.push((key, front));
             };
             for addr in &vips {
                 add(*addr, port.port, true, &admission);

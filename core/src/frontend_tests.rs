@@ -181,6 +181,7 @@ fn a_front_end_offers_a_client_what_its_policy_lets_it_reach() {
             affinity: Some(60),
             route,
             draining: Box::default(),
+            lost: Box::default(),
         };
         let all: Box<[Target]> = [target(1), target(2)].into();
         let cluster = front(Route::Cluster { targets: all.clone() });

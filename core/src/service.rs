@@ -3,6 +3,7 @@
 //! A node holds all of the cluster's load-balanced Services in this form (10,000 Services with 10 endpoints each
 //! is the size to plan for), so repeated texts are shared (`Arc<str>`) and lists are what the API sent, once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -176,13 +177,15 @@ pub struct Place {
     pub zone: Option<Arc<str>>,
     /// The addresses of the node at which `NodePort`s are served.
     pub node_addrs: Vec<IpAddr>,
+    /// The nodes that are known to be dead, not only unreachable from here: nothing runs on them any more.
+    pub dead: Arc<BTreeSet<NodeName>>,
 }
 
 impl Place {
     /// A node whose zone is not known and which serves no `NodePort`s.
     #[must_use]
-    pub const fn of(node: NodeName) -> Self {
-        Self { node, zone: None, node_addrs: Vec::new() }
+    pub fn of(node: NodeName) -> Self {
+        Self { node, zone: None, node_addrs: Vec::new(), dead: Arc::default() }
     }
 }
 

@@ -118,6 +118,7 @@ fn set(path: &mut DataPath<nft::Kernel>, index: u32, endpoints: u32, version: u3
         affinity: None,
         route: Route::Cluster { targets },
         draining: Box::default(),
+        lost: Box::default(),
     };
     let key = FrontendKey { addr: vip(index).into(), protocol: Protocol::Tcp, port };
     path.set_service(&service(index), vec![(key, front)]);

@@ -27,7 +27,7 @@ use self::books::{Books, Leftovers, Plan};
 use self::layout::{Map, TABLE};
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
-use crate::nft::conntrack::{Gone, Stay};
+use crate::nft::conntrack::{Gone, Kept, Stay};
 use crate::nft::model::{Batch, Op};
 
 /// The network of the node as far as the data path needs it.
@@ -388,7 +388,9 @@ impl<K: Kernel> DataPath<K> {
         // What changed while nobody was here is seen by the connections alone.
         if self.commits == 1 {
             let watched = self.wanted.iter().filter(|(key, claim)| {
-                bound_to_endpoints(key.protocol) || claim.front.admission != Admission::Anyone
+                bound_to_endpoints(key.protocol)
+                    || claim.front.admission != Admission::Anyone
+                    || !claim.front.lost.is_empty()
             });
             let gone = watched.map(|(key, claim)| (*key, remaining(*key, Some(&claim.front)))).collect();
             self.forget(&gone);
@@ -446,24 +448,30 @@ const fn bound_to_endpoints(protocol: Protocol) -> bool {
 }
 
 /// Which flows of a front end may stay when it changes from `old` to `new`, if some may not: those of UDP and SCTP to
-/// endpoints it no longer has, since nothing else would end them, or untranslated ones from before it had any; and
-/// those of every protocol from sources that are no longer admitted. All others are left to their ends.
+/// endpoints it no longer has, since nothing else would end them, or untranslated ones from before it had any; those of
+/// every protocol to endpoints on a node known to be dead, whose clients would wait for an answer until they give up;
+/// and those of every protocol from sources that are no longer admitted. All others are left to their ends.
 fn abandoned(key: FrontendKey, old: &Frontend, new: Option<&Frontend>) -> Option<Stay> {
     let bound = bound_to_endpoints(key.protocol);
     let held = |front: &Frontend| -> BTreeSet<Target> { front.held().collect() };
     let (had, has) = (held(old), new.map(held).unwrap_or_default());
     let moved = bound && (had.is_empty() != has.is_empty() || !had.is_subset(&has));
     let closed = new.is_some_and(|new| new.admission != Admission::Anyone && new.admission != old.admission);
-    (moved || closed).then(|| remaining(key, new))
+    let lost = new.is_some_and(|new| new.lost.iter().any(|target| !old.lost.contains(target)));
+    (moved || closed || lost).then(|| remaining(key, new))
 }
 
 /// Which flows of a front end, as it is now, may stay.
 fn remaining(key: FrontendKey, front: Option<&Frontend>) -> Stay {
-    let held = || front.map(|front| front.held().collect()).unwrap_or_default();
-    Stay {
-        endpoints: bound_to_endpoints(key.protocol).then(held),
-        sources: front.map_or(Admission::Anyone, |front| front.admission.clone()),
-    }
+    let endpoints = if bound_to_endpoints(key.protocol) {
+        Kept::Only(front.map(|front| front.held().collect()).unwrap_or_default())
+    } else {
+        match front.map(|front| &front.lost) {
+            Some(lost) if !lost.is_empty() => Kept::AllBut(lost.iter().copied().collect()),
+            _ => Kept::All,
+        }
+    };
+    Stay { endpoints, sources: front.map_or(Admission::Anyone, |front| front.admission.clone()) }
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ pub struct View {
     slices: HashMap<ServiceKey, Vec<(SliceKey, Slice)>>,
     slice_owners: HashMap<SliceKey, ServiceKey>,
     nodes: BTreeMap<NodeName, NodeFacts>,
+    /// Those of them that are known to be dead.
+    dead: Arc<BTreeSet<NodeName>>,
     /// Addresses that the cluster itself lives by, and whose they are: no Service is ever served on one, since that
     /// would cut off what is there.
     vital: BTreeMap<IpAddr, Arc<str>>,
@@ -112,6 +114,7 @@ impl View {
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
             nodes: BTreeMap::new(),
+            dead: Arc::default(),
             vital: BTreeMap::new(),
             left_out: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -141,6 +144,7 @@ impl View {
                 self.note_list(Kind::Node, &change);
                 let place = self.place();
                 self.plans_stale |= apply_to_map(&mut self.nodes, change);
+                self.note_dead();
                 self.note_place(&place);
                 self.weigh_vital();
             }
@@ -416,6 +420,15 @@ impl View {
         }
     }
 
+    /// Remembers which nodes are dead. This one is not, whatever is said of it.
+    fn note_dead(&mut self) {
+        let dead = self.nodes.iter().filter(|(name, node)| node.dead && **name != self.node);
+        let dead: BTreeSet<NodeName> = dead.map(|(name, _)| name.clone()).collect();
+        if *self.dead != dead {
+            self.dead = Arc::new(dead);
+        }
+    }
+
     /// What depends on where this node is and which addresses it has is computed anew when that changed.
     fn note_place(&mut self, before: &Place) {
         if self.place() != *before {
@@ -434,6 +447,7 @@ impl View {
             node: self.node.clone(),
             zone: self.own_node().and_then(NodeFacts::zone),
             node_addrs: self.node_addrs(),
+            dead: Arc::clone(&self.dead),
         }
     }
 

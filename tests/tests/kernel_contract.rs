@@ -349,14 +349,14 @@ fn a_table_of_this_process_belongs_to_it() {
 fn forgetting_connections_that_are_not_there_is_no_error() {
     use landfall_core::frontend::{Admission, FrontendKey};
     use landfall_core::service::Protocol;
-    use landfall_speaker::nft::conntrack::{Gone, Stay};
+    use landfall_speaker::nft::conntrack::{Gone, Kept, Stay};
 
     holds(|kernel| {
         for vip in ["192.0.2.100", "2001:db8:50::100"] {
             for protocol in Protocol::ALL {
                 let port = std::num::NonZeroU16::new(53).unwrap();
                 let front = FrontendKey { addr: vip.parse().unwrap(), protocol, port };
-                let stay = Stay { endpoints: Some(BTreeSet::new()), sources: Admission::Nobody };
+                let stay = Stay { endpoints: Kept::Only(BTreeSet::new()), sources: Admission::Nobody };
                 kernel.forget(&Gone::from([(front, stay)])).unwrap();
             }
         }

@@ -15,6 +15,9 @@ const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// The label that says in which zone a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// The taint by which somebody says that a node is shut down and stays so (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// What matters of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -24,6 +27,9 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// Its own addresses: internal ones first, else in the order in which the kubelet reports them.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is known to be dead: somebody who made sure has given it the taint
+    /// `node.kubernetes.io/out-of-service` (KEP-2268). A node that is only not ready may well carry traffic.
+    pub dead: bool,
 }
 
 impl NodeFacts {
@@ -50,6 +56,7 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     if cidrs.is_empty() {
         cidrs.extend(spec.pod_cidr);
     }
+    let dead = spec.taints.iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE);
     let mut pod_cidrs: Vec<IpNet> = cidrs.iter().filter_map(|c| address::prefix(c)).collect();
     pod_cidrs.sort_unstable();
     pod_cidrs.dedup();
@@ -57,7 +64,7 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     listed.sort_by_key(|listed| listed.type_ != "InternalIP");
     // Names (Hostname, InternalDNS) are no addresses and drop out.
     let addresses = listed.iter().filter_map(|listed| address::address(&listed.address)).collect();
-    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs, addresses }
+    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs, addresses, dead }
 }
 
 #[cfg(test)]
@@ -97,6 +104,19 @@ mod tests {
         let wanted =
             ["192.0.2.11", "2001:db8::11", "198.51.100.1"].map(|addr| addr.parse::<IpAddr>().unwrap());
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn only_the_taint_out_of_service_says_that_a_node_is_dead() {
+        for (taint, dead) in [
+            ("node.kubernetes.io/out-of-service", true),
+            ("node.kubernetes.io/unreachable", false),
+            ("node.kubernetes.io/not-ready", false),
+        ] {
+            let spec = json!({"taints": [{"key": taint, "value": "nodeshutdown", "effect": "NoExecute"}]});
+            assert_eq!(convert(json!({"metadata": {}, "spec": spec})).dead, dead, "{taint}");
+        }
+        assert!(!convert(json!({"metadata": {}})).dead);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) fn cluster(v6: bool, lasts: &[u8]) -> Frontend {
         affinity: None,
         route: Route::Cluster { targets: targets(v6, lasts) },
         draining: Box::default(),
+        lost: Box::default(),
     }
 }
 
@@ -268,7 +269,7 @@ fn udp_and_sctp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept(
                 .to_vec()
         };
         let stay = |lasts: &[u8]| {
-            let endpoints = Some(lasts.iter().map(|last| target(v6, *last)).collect::<BTreeSet<_>>());
+            let endpoints = Kept::Only(lasts.iter().map(|last| target(v6, *last)).collect());
             [Protocol::Udp, Protocol::Sctp].map(|protocol| {
                 let stay = Stay { endpoints: endpoints.clone(), sources: Admission::Anyone };
                 (key(v6, 1, protocol), stay)
@@ -299,6 +300,44 @@ fn udp_and_sctp_flows_to_an_endpoint_that_is_gone_are_forgotten_and_others_kept(
 }
 
 #[test]
+fn flows_of_every_protocol_to_an_endpoint_on_a_dead_node_are_forgotten() {
+    for v6 in [false, true] {
+        for protocol in Protocol::ALL {
+            let mut path = data_path();
+            let front = |lasts: &[u8], lost: &[u8]| {
+                let mut front = cluster(v6, lasts);
+                front.lost = targets(v6, lost);
+                vec![(key(v6, 1, protocol), front)]
+            };
+            let endpoints = |of: &[u8]| of.iter().map(|last| target(v6, *last)).collect();
+            path.set_service(&web(), front(&[1, 2, 3], &[]));
+            path.commit().unwrap();
+            path.kernel.forgotten.clear();
+            path.set_service(&web(), front(&[1], &[2]));
+            path.commit().unwrap();
+            let stays = match protocol {
+                // S124: those to the third one, which has only gone, are left to their ends.
+                Protocol::Tcp => Kept::AllBut(endpoints(&[2])),
+                Protocol::Udp | Protocol::Sctp => Kept::Only(endpoints(&[1])),
+            };
+            let wanted = (key(v6, 1, protocol), Stay { endpoints: stays, sources: Admission::Anyone });
+            assert_eq!(mem::take(&mut path.kernel.forgotten), std::slice::from_ref(&wanted), "{protocol}");
+            path.set_service(&web(), front(&[1], &[]));
+            path.commit().unwrap();
+            assert_eq!(path.kernel.forgotten, [], "{protocol}: when the slices have noticed");
+            // The next process may find them still there.
+            path.set_service(&web(), front(&[1], &[2]));
+            path.commit().unwrap();
+            path.kernel.forgotten.clear();
+            let mut next = DataPath::new(path.into_kernel(), SEED);
+            next.set_service(&web(), front(&[1], &[2]));
+            next.commit().unwrap();
+            assert_eq!(next.kernel.forgotten, [wanted], "{protocol}");
+        }
+    }
+}
+
+#[test]
 fn flows_of_every_protocol_from_sources_no_longer_admitted_are_forgotten() {
     // X8
     for (v6, first, other) in
@@ -316,7 +355,7 @@ fn flows_of_every_protocol_from_sources_no_longer_admitted_are_forgotten() {
             let gone = step(&mut path, restricted.clone());
             assert_eq!(gone.len(), 1);
             assert_eq!(gone[0].1.sources, restricted.admission, "{protocol}");
-            assert_eq!(gone[0].1.endpoints.is_some(), protocol != Protocol::Tcp);
+            assert_eq!(gone[0].1.endpoints != Kept::All, protocol != Protocol::Tcp);
             assert_eq!(step(&mut path, only(cluster(v6, &[1]), &[other])).len(), 1);
             assert_eq!(step(&mut path, cluster(v6, &[1])), [], "opened again: nobody has to go");
             let next = step(&mut path, Frontend { admission: Admission::Nobody, ..cluster(v6, &[1]) });
@@ -372,7 +411,15 @@ fn fronts(v6: bool) -> impl Strategy<Value = Frontend> {
                 Route::Cluster { targets: targets(v6, &a) }
             };
             let spread = affinity.map_or(Spread::Flow, |_| Spread::Client);
-            Frontend { owned: true, admission, spread, affinity, route, draining: Box::default() }
+            Frontend {
+                owned: true,
+                admission,
+                spread,
+                affinity,
+                route,
+                draining: Box::default(),
+                lost: Box::default(),
+            }
         },
     )
 }

@@ -45,19 +45,39 @@ const FILTER_REPLY: u16 = 2;
 const F_PROTO_NUM: u32 = 1 << 3;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
 
+/// Flows to which endpoints may stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Those to any.
+    All,
+    /// Those to these.
+    Only(BTreeSet<Target>),
+    /// Those to any other than these.
+    AllBut(BTreeSet<Target>),
+}
+
+impl Kept {
+    fn holds(&self, endpoint: Target) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(these) => these.contains(&endpoint),
+            Self::AllBut(these) => !these.contains(&endpoint),
+        }
+    }
+}
+
 /// Which flows of a front end may stay; its other ones go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stay {
-    /// Those that were sent to one of these endpoints; `None`: to any.
-    pub endpoints: Option<BTreeSet<Target>>,
+    /// Those that were sent to one of these endpoints.
+    pub endpoints: Kept,
     /// Those that come from an admitted source.
     pub sources: Admission,
 }
 
 impl Stay {
     fn admits(&self, flow: &Flow) -> bool {
-        self.sources.admits(flow.client)
-            && self.endpoints.as_ref().is_none_or(|endpoints| endpoints.contains(&flow.endpoint))
+        self.sources.admits(flow.client) && self.endpoints.holds(flow.endpoint)
     }
 }
 
@@ -286,11 +306,14 @@ mod tests {
                 // Made before there was an endpoint: not translated.
                 flow(client, vip, 53, vip, 53),
             ];
-            let endpoints = Some(BTreeSet::from([stays.endpoint]));
+            let endpoints = Kept::Only(BTreeSet::from([stays.endpoint]));
             let gone = Gone::from([(stays.front, Stay { endpoints, sources: Admission::Anyone })]);
             assert_eq!(deleted(&found, node, &gone), [4, 5, 6]);
-            let none = Stay { endpoints: Some(BTreeSet::new()), sources: Admission::Anyone };
+            let none = Stay { endpoints: Kept::Only(BTreeSet::new()), sources: Admission::Anyone };
             assert_eq!(deleted(&found, node, &Gone::from([(stays.front, none)])), [3, 4, 5, 6]);
+            let but = Kept::AllBut(BTreeSet::from([stays.endpoint]));
+            let but = Stay { endpoints: but, sources: Admission::Anyone };
+            assert_eq!(deleted(&found, node, &Gone::from([(stays.front, but)])), [3]);
         }
     }
 
@@ -301,9 +324,9 @@ mod tests {
             let found = [flow(client, vip, 53, pod, 5353), flow(stranger, vip, 53, pod, 5353)];
             let range = AddrRange::new(client.parse().unwrap(), client.parse().unwrap()).unwrap();
             let sources = Admission::Ranges([range].into());
-            let gone = Gone::from([(found[0].front, Stay { endpoints: None, sources })]);
+            let gone = Gone::from([(found[0].front, Stay { endpoints: Kept::All, sources })]);
             assert_eq!(deleted(&found, node, &gone), [2]);
-            let nobody = Stay { endpoints: None, sources: Admission::Nobody };
+            let nobody = Stay { endpoints: Kept::All, sources: Admission::Nobody };
             assert_eq!(deleted(&found, node, &Gone::from([(found[0].front, nobody)])), [1, 2]);
         }
     }
@@ -317,7 +340,7 @@ mod tests {
             ..v4
         };
         let ports = |fronts: &[FrontendKey]| -> Vec<bool> {
-            let stay = Stay { endpoints: None, sources: Admission::Nobody };
+            let stay = Stay { endpoints: Kept::All, sources: Admission::Nobody };
             let gone = fronts.iter().map(|front| (*front, stay.clone())).collect();
             listings(&gone).iter().map(|listing| listing.port.is_some()).collect()
         };
@@ -331,7 +354,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let front = flow("192.0.2.200", "192.0.2.100", 53, "10.244.1.2", 5353).front;
-            let gone = Gone::from([(front, Stay { endpoints: None, sources: Admission::Nobody })]);
+            let gone = Gone::from([(front, Stay { endpoints: Kept::All, sources: Admission::Nobody })]);
             prop_assert!(deletions(&bytes, &gone).len() <= bytes.len() / 16);
         }
     }

@@ -86,6 +86,7 @@ fn change(name: &str, vip: &str, pod: &str) -> Change {
         affinity: None,
         route,
         draining: Box::default(),
+        lost: Box::default(),
     };
     Change { key: ServiceKey::new("shop", name), vips: vec![vip], frontends: Some(vec![(key, front)]) }
 }

@@ -265,6 +265,32 @@ fn external_ips_are_served_on_request_and_never_on_a_vital_address() {
 }
 
 #[test]
+fn endpoints_on_a_dead_node_leave_at_once_and_those_of_this_node_never() {
+    for (family, prefix, vip) in
+        [(Family::V4, "10.0.0.", "192.0.2.100"), (Family::V6, "fd00::", "2001:db8::100")]
+    {
+        let mut view = View::new(NodeName::new("n1"), Choices::default());
+        view.set(facts("a", &[vip], ExternalPolicy::Cluster));
+        let pods = slice("a", family, prefix, &[("n1", true, false), ("n2", true, false)]);
+        view.apply(Observed::Slice(Change::Set(slice_key("a-1"), pods), 1));
+        let counts = |view: &View| {
+            let (_, front) = view.frontends(&key("a")).unwrap().remove(0);
+            (front.held().count(), front.lost.len())
+        };
+        for (node, dead, wanted) in
+            [("n2", false, (2, 0)), ("n2", true, (1, 1)), ("n1", true, (1, 1)), ("n2", false, (2, 0))]
+        {
+            view.taken();
+            let before = counts(&view);
+            let facts = NodeFacts { dead, ..NodeFacts::default() };
+            view.apply(Observed::Node(Change::Set(NodeName::new(node), facts)));
+            assert_eq!(counts(&view), wanted, "{node} {dead}");
+            assert_eq!(view.taken().is_empty(), before == wanted, "{node} {dead}");
+        }
+    }
+}
+
+#[test]
 fn a_pool_may_leave_node_ports_without_source_ranges() {
     let choices = Choices { node_ports: NodePortAddresses::Primary, external_ips: false };
     let mut view = View::new(NodeName::new("n1"), choices);

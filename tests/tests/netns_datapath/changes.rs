@@ -61,6 +61,38 @@ fn a_udp_flow_moves_on_when_its_endpoint_goes() {
 }
 
 #[test]
+fn flows_to_an_endpoint_on_a_dead_node_are_cut_and_those_to_one_that_only_goes_are_not() {
+    // S124: TCP to an endpoint that goes is left to its end; unless nobody is there to end it.
+    let world = World::new();
+    let mut path = data_path(&world);
+    for family in FAMILIES {
+        let to = vip(family, 100);
+        Web::new(100, &["p3"]).apply(&mut path);
+        let mut there = world.stream("client", to);
+        Web::new(100, &["p1"]).apply(&mut path);
+        let mut here = world.stream("client", to);
+        assert!(there.echo() && here.echo(), "{family}");
+        Web::new(100, &["p1", "p3"]).without("node2").apply(&mut path);
+        assert!(there.is_reset(), "{family}: its client can connect anew at once");
+        assert!(here.echo(), "{family}");
+        for met in world.many("client", false, to, 12) {
+            assert_eq!(met.pod(), "p1", "{family}");
+        }
+        // UDP goes on to another one, whether the slices have noticed or not.
+        Web::new(101, &["p3"]).apply(&mut path);
+        let to = vip(family, 101);
+        world.inside("client", || {
+            let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+            let socket = std::net::UdpSocket::bind((any, 0)).unwrap();
+            socket.connect(to).unwrap();
+            assert_eq!(met_udp(&socket, to).pod(), "p3");
+            Web::new(101, &["p2", "p3"]).without("node2").apply(&mut path);
+            assert_eq!(met_udp(&socket, to).pod(), "p2", "{family}");
+        });
+    }
+}
+
+#[test]
 fn a_flow_survives_other_changes_and_a_restart_and_nothing_goes_with_the_process() {
     let world = World::new();
     let mut path = data_path(&world);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
@@ -30,6 +31,8 @@ pub(crate) struct Web {
     pub(crate) pods: Vec<&'static str>,
     /// The node that carries it.
     here: &'static str,
+    /// Nodes known to be dead.
+    dead: Vec<&'static str>,
 }
 
 impl Web {
@@ -47,7 +50,7 @@ impl Web {
             external_ips: Vec::new(),
             affinity: Affinity::None,
         };
-        Self { service, pods: pods.to_vec(), here: "node" }
+        Self { service, pods: pods.to_vec(), here: "node", dead: Vec::new() }
     }
 
     pub(crate) fn local(mut self) -> Self {
@@ -104,6 +107,12 @@ impl Web {
         self
     }
 
+    /// With that node known to be dead.
+    pub(crate) fn without(mut self, node: &'static str) -> Self {
+        self.dead.push(node);
+        self
+    }
+
     pub(crate) fn apply(&self, path: &mut DataPath<nft::Kernel>) {
         self.stage(path);
         path.commit().expect("the kernel takes it");
@@ -138,6 +147,7 @@ impl Web {
         });
         let here = Place {
             node_addrs: NODE.map(|addr| addr.parse().unwrap()).to_vec(),
+            dead: Arc::new(self.dead.iter().copied().map(NodeName::new).collect()),
             ..Place::of(NodeName::new(self.here))
         };
         let fronts = frontends(&self.service, &slices.iter().collect::<Vec<_>>(), &here);

@@ -328,6 +328,13 @@ impl Stream {
         self.0.local_addr().expect("a bound socket").port()
     }
 
+    /// Sends a line that is answered by a reset.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        // The reset may come before the write, or between it and the look for an answer.
+        let met = self.0.write_all(b"still here\n").and_then(|()| self.0.read_exact(&mut [0]));
+        met.is_err_and(|error| [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()))
+    }
+
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
