@@ -54,6 +54,46 @@ fn a_port_that_changes_moves_and_the_address_stays() {
 }
 
 #[test]
+fn every_address_of_a_service_works_without_node_ports_and_again_when_it_is_made_anew() {
+    // S78, S82, S91
+    let world = World::new();
+    let mut path = data_path(&world);
+    let web = || {
+        let mut web = Web::new(100, &["p1"]).only(&["192.0.2.200/32", "2001:db8:50::200/128"]);
+        web.service.vips.extend(FAMILIES.map(|family| vip(family, 101).ip()));
+        assert!(web.service.ports.iter().all(|port| port.node_port.is_none()));
+        web
+    };
+    for _ in 0..2 {
+        web().apply(&mut path);
+        for family in FAMILIES {
+            for last in [100, 101] {
+                for udp in [false, true] {
+                    assert_eq!(
+                        world.many("client", udp, vip(family, last), 1)[0].pod(),
+                        "p1",
+                        "{family} {last}"
+                    );
+                    assert_eq!(
+                        world.many("client2", udp, vip(family, last), 1),
+                        [Met::Silence],
+                        "{family} {last}"
+                    );
+                }
+            }
+        }
+        path.remove_service(&web().service.key);
+        path.commit().unwrap();
+        for family in FAMILIES {
+            for last in [100, 101] {
+                let met = world.tcp("client", vip(family, last));
+                assert!(!matches!(met, Met::Pod(..)), "{family} {last} {met:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_policy_that_changes_holds_for_new_flows_at_once() {
     // S52
     let world = World::new();

@@ -13,6 +13,7 @@ use crate::world::{Met, World};
 
 #[test]
 fn source_ranges_admit_who_is_in_them() {
+    // S55, S56
     let world = World::new();
     let mut path = data_path(&world);
     let inside = ["192.0.2.200/32", "2001:db8:50::200/128"];
@@ -46,6 +47,30 @@ fn source_ranges_admit_who_is_in_them() {
         // S58, S61: neither pods nor the node are exempt.
         for host in ["p2", "node"] {
             assert_eq!(world.tcp(host, vip(family, 100)), Met::Silence, "{host} {family}");
+        }
+    }
+}
+
+#[test]
+fn a_range_may_hold_pods_and_the_node_everybody_or_nobody() {
+    // S59, S72
+    let world = World::new();
+    let mut path = data_path(&world);
+    let inside = ["192.0.2.11/32", "10.244.1.12/32", "2001:db8:50::11/128", "fd00:244:1::12/128"];
+    Web::new(100, &["p1"]).only(&inside).apply(&mut path);
+    Web::new(101, &["p1"]).only(&["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]).apply(&mut path);
+    Web::new(102, &["p1"]).only(&["255.0.0.0/32", "ff00::/128"]).apply(&mut path);
+    for family in FAMILIES {
+        for (host, admitted) in [("p2", true), ("node", true), ("p1", false), ("client", false)] {
+            for met in both(&world, host, vip(family, 100)) {
+                assert_eq!(matches!(met, Met::Pod(..)), admitted, "{host} {family} {met:?}");
+            }
+            for met in both(&world, host, vip(family, 101)) {
+                assert_eq!(met.pod(), "p1", "{host} {family}");
+            }
+            // To a sender on the node itself a datagram that is dropped looks like one that is refused.
+            let udp = if host == "node" { Met::Refused } else { Met::Silence };
+            assert_eq!(both(&world, host, vip(family, 102)), [Met::Silence, udp], "{host} {family}");
         }
     }
 }
