@@ -8,6 +8,7 @@
 
 mod affinity;
 mod books;
+mod connections;
 mod counts;
 mod keys;
 pub mod layout;
@@ -18,16 +19,14 @@ use std::mem;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use landfall_core::endpoints::Target;
-use landfall_core::frontend::{Admission, Frontend, FrontendKey};
+use landfall_core::frontend::{Frontend, FrontendKey};
 use landfall_core::name::ServiceKey;
-use landfall_core::service::Protocol;
 
 use self::books::{Books, Leftovers, Plan};
 use self::layout::{Map, TABLE};
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
-use crate::nft::conntrack::{Gone, Kept, Stay};
+use crate::nft::conntrack::Gone;
 use crate::nft::model::{Batch, Op};
 
 /// The network of the node as far as the data path needs it.
@@ -252,7 +251,9 @@ impl<K: Kernel> DataPath<K> {
             let new = self.wanted.get(&key).map(|claim| &claim.front);
             if let Some(old) = books.get(&key) {
                 stranded |= affinity::strands(old, new.map(|front| &**front));
-                gone.extend(abandoned(key, old, new.map(|front| &**front)).map(|stay| (key, stay)));
+                gone.extend(
+                    connections::abandoned(key, old, new.map(|front| &**front)).map(|stay| (key, stay)),
+                );
                 self.settling.insert(key, commit);
             }
             books.set(key, new, &mut plan);
@@ -387,12 +388,10 @@ impl<K: Kernel> DataPath<K> {
         }
         // What changed while nobody was here is seen by the connections alone.
         if self.commits == 1 {
-            let watched = self.wanted.iter().filter(|(key, claim)| {
-                bound_to_endpoints(key.protocol)
-                    || claim.front.admission != Admission::Anyone
-                    || !claim.front.lost.is_empty()
-            });
-            let gone = watched.map(|(key, claim)| (*key, remaining(*key, Some(&claim.front)))).collect();
+            let found = |(key, claim): (&FrontendKey, &Claim)| {
+                connections::outdated(*key, &claim.front).map(|stay| (*key, stay))
+            };
+            let gone = self.wanted.iter().filter_map(found).collect();
             self.forget(&gone);
         }
         Ok(committed)
@@ -437,41 +436,6 @@ impl Wake {
     fn holds(&self) -> bool {
         !self.leftovers.is_empty() || !self.gone.is_empty() || self.stranded
     }
-}
-
-/// Whether flows of that protocol end with their endpoint. A datagram knows nothing of a flow, and an association of
-/// SCTP is often made anew from the same port to the same port: without this both would be sent to an endpoint that is
-/// gone for as long as the client tries. Segments of TCP meet a reset there, or time out, and the next connection has
-/// another port.
-const fn bound_to_endpoints(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Udp | Protocol::Sctp)
-}
-
-/// Which flows of a front end may stay when it changes from `old` to `new`, if some may not: those of UDP and SCTP to
-/// endpoints it no longer has, since nothing else would end them, or untranslated ones from before it had any; those of
-/// every protocol to endpoints on a node known to be dead, whose clients would wait for an answer until they give up;
-/// and those of every protocol from sources that are no longer admitted. All others are left to their ends.
-fn abandoned(key: FrontendKey, old: &Frontend, new: Option<&Frontend>) -> Option<Stay> {
-    let bound = bound_to_endpoints(key.protocol);
-    let held = |front: &Frontend| -> BTreeSet<Target> { front.held().collect() };
-    let (had, has) = (held(old), new.map(held).unwrap_or_default());
-    let moved = bound && (had.is_empty() != has.is_empty() || !had.is_subset(&has));
-    let closed = new.is_some_and(|new| new.admission != Admission::Anyone && new.admission != old.admission);
-    let lost = new.is_some_and(|new| new.lost.iter().any(|target| !old.lost.contains(target)));
-    (moved || closed || lost).then(|| remaining(key, new))
-}
-
-/// Which flows of a front end, as it is now, may stay.
-fn remaining(key: FrontendKey, front: Option<&Frontend>) -> Stay {
-    let endpoints = if bound_to_endpoints(key.protocol) {
-        Kept::Only(front.map(|front| front.held().collect()).unwrap_or_default())
-    } else {
-        match front.map(|front| &front.lost) {
-            Some(lost) if !lost.is_empty() => Kept::AllBut(lost.iter().copied().collect()),
-            _ => Kept::All,
-        }
-    };
-    Stay { endpoints, sources: front.map_or(Admission::Anyone, |front| front.admission.clone()) }
 }
 
 #[cfg(test)]

@@ -8,11 +8,17 @@ use landfall_core::addr::Family;
 use landfall_core::diff::{Outcome, Space};
 use landfall_core::frontend::Spread;
 
+mod exprs;
+
 use super::keys::LOCAL_OFFSET;
 use super::layout::{Chain, Map, Timer};
 use crate::nft::model::{
-    Base, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op,
-    Refusal, Reg, Set, Value, Verdict, ct_state, ct_status,
+    Base, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op, Refusal,
+    Reg, Set, Value, Verdict, ct_state, ct_status,
+};
+use exprs::{
+    addr_len, after_addr, byte, dispatches, door, find, host32, load_destination, load_front, load_port,
+    load_source, nfproto, of_family, per_family, protocol_is, translate, unchanged,
 };
 
 /// Just before kube-proxy's -100: the first chain that translates a connection decides.
@@ -424,125 +430,4 @@ impl Builder {
         self.next_id += 1;
         self.next_id
     }
-}
-
-/// The name of a chain for one family.
-fn per_family(name: &str, family: Family) -> Name {
-    Arc::from(match family {
-        Family::V4 => format!("{name}4"),
-        Family::V6 => format!("{name}6"),
-    })
-}
-
-/// The name of a chain for one family and addresses that are not ours alone.
-fn door(name: &str, family: Family) -> Name {
-    Arc::from(format!("{}_door", per_family(name, family)))
-}
-
-/// The look for what comes from this node and its pods, and the one for everybody.
-fn dispatches(hook: Hook, family: Family) -> [Vec<Expr>; 2] {
-    let mut internal = of_family(family);
-    if hook == Hook::Prerouting {
-        // What this node sends itself is internal anyway.
-        internal.push(load_source(family, Reg(0)));
-        internal.push(find(&Map::Pods.name(family), Reg(0)));
-    }
-    internal.extend(dispatch(family, Map::Internal));
-    let mut external = of_family(family);
-    external.extend(dispatch(family, Map::Service));
-    [internal, external]
-}
-
-/// Goes on for packets of this family only.
-fn of_family(family: Family) -> Vec<Expr> {
-    vec![Expr::Meta(Meta::Family, Reg(0)), Expr::Equal(Reg(0), byte(nfproto(family)))]
-}
-
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-const fn nfproto(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
-fn protocol_is(number: u8) -> [Expr; 2] {
-    [Expr::Meta(Meta::Protocol, Reg(0)), Expr::Equal(Reg(0), byte(number))]
-}
-
-/// address . protocol . port of the packet, from register 0 on.
-fn load_front(family: Family) -> [Expr; 3] {
-    let protocol = after_addr(family, 0);
-    [load_destination(family, Reg(0)), Expr::Meta(Meta::Protocol, protocol), load_port(Reg(protocol.0 + 1))]
-}
-
-fn dispatch(family: Family, map: Map) -> Vec<Expr> {
-    let mut rule = load_front(family).to_vec();
-    rule.push(Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Verdict });
-    rule
-}
-
-fn load_source(family: Family, into: Reg) -> Expr {
-    let offset = match family {
-        Family::V4 => 12,
-        Family::V6 => 8,
-    };
-    Expr::Payload { header: Header::Network, offset, len: addr_len(family), into }
-}
-
-fn load_destination(family: Family, into: Reg) -> Expr {
-    let offset = match family {
-        Family::V4 => 16,
-        Family::V6 => 24,
-    };
-    Expr::Payload { header: Header::Network, offset, len: addr_len(family), into }
-}
-
-const fn load_port(into: Reg) -> Expr {
-    Expr::Payload { header: Header::Transport, offset: 2, len: 2, into }
-}
-
-/// To the endpoint a map has for the key that begins in register 0.
-fn translate(family: Family, map: Map) -> [Expr; 2] {
-    [
-        Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Reg(Reg(0)) },
-        Expr::Nat { kind: NatKind::Destination, family, addr: Reg(0), port: Some(after_addr(family, 0)) },
-    ]
-}
-
-/// Binds a connection to the address it has anyway.
-fn unchanged(family: Family, kind: NatKind) -> [Expr; 2] {
-    let load = match kind {
-        NatKind::Source => load_source(family, Reg(0)),
-        NatKind::Destination => load_destination(family, Reg(0)),
-    };
-    [load, Expr::Nat { kind, family, addr: Reg(0), port: None }]
-}
-
-fn find(set: &Name, key: Reg) -> Expr {
-    Expr::Lookup { set: set.clone(), id: None, key, into: Into::Nothing }
-}
-
-const fn addr_len(family: Family) -> u32 {
-    match family {
-        Family::V4 => 4,
-        Family::V6 => 16,
-    }
-}
-
-/// The first register behind an address that begins in register `start`.
-const fn after_addr(family: Family, start: u8) -> Reg {
-    match family {
-        Family::V4 => Reg(start + 1),
-        Family::V6 => Reg(start + 4),
-    }
-}
-
-fn byte(value: u8) -> Bytes {
-    Bytes::new(&[value]).unwrap_or(Bytes::EMPTY)
-}
-
-/// A number in host byte order, as the kernel keeps flags and counts.
-fn host32(value: u32) -> Bytes {
-    Bytes::EMPTY.with(&value.to_ne_bytes())
 }
