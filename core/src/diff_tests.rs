@@ -52,6 +52,7 @@ fn outcome(front: &Frontend, slot: Slot) -> Option<Dispatch> {
 
 #[test]
 fn the_decision_follows_the_endpoints_there_are() {
+    // S7, S39, S40, S47 to S49
     use Space::{Everywhere, Local};
     for v6 in [false, true] {
         for (what, front, external, internal) in [
@@ -70,6 +71,7 @@ fn the_decision_follows_the_endpoints_there_are() {
 
 #[test]
 fn sources_are_looked_at_before_anything_else_but_a_drop() {
+    // S65, S71
     for (v6, range) in [(false, "192.0.2.0/24"), (true, "2001:db8::/32")] {
         let ranges = Admission::Ranges([range.parse().unwrap()].into());
         for (what, mut front, guarded) in [

@@ -92,7 +92,11 @@ fn ready_endpoints_carry_the_traffic_and_terminating_ones_only_where_there_is_no
             ("local and global apart", &[(1, "st@here"), (2, "rs@there")], [&[2], &[1], &[]]),
             // S5
             ("local ready before local terminating", &[(1, "st@here"), (2, "rs@here")], [&[2], &[2], &[1]]),
-            // S8, S9
+            // S7
+            ("terminating elsewhere only", &[(1, "st@there")], [&[1], &[], &[]]),
+            // S11: publishNotReadyAddresses makes them ready, whatever their Pods are.
+            ("ready and terminating", &[(1, "rst@here"), (2, "rt@there")], [&[1, 2], &[1], &[]]),
+            // S8, S9, S12
             ("not serving is never used", &[(1, "t@here"), (2, "@there")], [&[], &[], &[]]),
             ("serving but not terminating gets nothing new", &[(1, "s@here")], [&[], &[], &[1]]),
             ("no node is local nowhere", &[(1, "rs")], [&[1], &[], &[]]),

@@ -88,8 +88,8 @@ fn every_address_and_port_has_a_front_end_with_the_endpoints_of_its_family() {
         assert_eq!((&front.admission, front.spread), (&Admission::Anyone, Spread::Flow));
         assert_eq!(
             front.draining.len(),
-            usize::from(key.protocol == Protocol::Udp),
-            "only UDP flows are ended"
+            usize::from(key.protocol != Protocol::Tcp),
+            "flows of TCP are left to their ends"
         );
         assert!(front.has_endpoints() && front.serves_external());
     }
