@@ -3,7 +3,7 @@
 use landfall_core::addr::Family;
 use landfall_core::service::Affinity;
 
-use crate::rig::{FAMILIES, Web, data_path, pod_addr, vip};
+use crate::rig::{FAMILIES, NODE, Web, both, data_path, pod_addr, vip};
 use crate::world::{Met, World};
 
 #[test]
@@ -38,6 +38,45 @@ fn it_decides_before_kube_proxy_does() {
         assert_eq!(world.tcp("client", undefined), Met::Refused, "{family}: so is an undefined port");
         assert_eq!(world.tcp("client", vip(family, 102)).pod(), "p2", "{family}: not ours");
     }
+}
+
+#[test]
+fn a_cluster_ip_is_left_to_whoever_serves_it() {
+    // S34 to S36, S44, S50, S93
+    let world = World::new();
+    let (v4, v6) = (pod_addr("p1", Family::V4), pod_addr("p1", Family::V6));
+    let rules = format!(
+        "meta l4proto {{ tcp, udp }} ip daddr 10.96.0.10 th dport 80 dnat ip to {v4}:8080
+         meta l4proto {{ tcp, udp }} ip6 daddr fd00:96::10 th dport 80 dnat ip6 to [{v6}]:8080"
+    );
+    let proxy = format!(
+        "table inet proxy {{
+           chain pre {{ type nat hook prerouting priority -100; policy accept; {rules}
+           }}
+           chain out {{ type nat hook output priority -100; policy accept; {rules}
+           }}
+         }}"
+    );
+    world.run_with("node", "nft", &["-f", "-"], &proxy);
+    for (host, vias) in [("client", NODE), ("node", ["192.0.2.12", "2001:db8:50::12"])] {
+        for (net, via) in ["10.96.0.0/16", "fd00:96::/64"].into_iter().zip(vias) {
+            world.run(host, "ip", &["route", "add", net, "via", via]);
+        }
+    }
+    let meet = || {
+        let hosts = ["client", "p2", "node"].into_iter();
+        let all = hosts.flat_map(|host| {
+            ["10.96.0.10:80", "[fd00:96::10]:80"].map(|to| (host, both(&world, host, to.parse().unwrap())))
+        });
+        all.collect::<Vec<_>>()
+    };
+    let before = meet();
+    assert!(before.iter().all(|(_, met)| met.iter().all(|one| one.pod() == "p1")), "{before:?}");
+    let mut path = data_path(&world);
+    // Ports and pods that could be mistaken for those of the other Service.
+    Web::new(100, &["p2"]).local().node_port(30_080).apply(&mut path);
+    Web::new(101, &[]).apply(&mut path);
+    assert_eq!(meet(), before, "the same pod sees the same clients");
 }
 
 #[test]
