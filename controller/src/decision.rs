@@ -377,6 +377,26 @@ impl Write {
         }))
     }
 
+    /// Conditions of ours that stand there after the status was applied, and should not: somebody else has written them,
+    /// and an apply takes away only what the same manager applied before. A strategic merge patch that removes them.
+    #[must_use]
+    pub fn leftover(&self, seen: &SeenService) -> Option<Value> {
+        let wanted = self.status.as_ref()?.get("conditions").and_then(Value::as_array);
+        let wants = |type_: &str| wanted.is_some_and(|list| list.iter().any(|told| told["type"] == type_));
+        let allocated = seen.conditions.allocated.iter().map(|_| conditions::ALLOCATED.type_);
+        let there = allocated.chain(seen.conditions.others.iter().map(|(type_, _)| *type_));
+        let spare: Vec<Value> = there
+            .filter(|type_| !wants(type_))
+            .map(|type_| json!({"$patch": "delete", "type": type_}))
+            .collect();
+        (!spare.is_empty()).then(|| {
+            json!({
+                "metadata": {"uid": &*seen.version.uid, "resourceVersion": &*seen.version.resource},
+                "status": {"conditions": spare},
+            })
+        })
+    }
+
     /// The metadata as a JSON patch on the version given: another version is a conflict.
     #[must_use]
     pub fn metadata_patch(&self, version: &Version, with_node_ports: bool) -> Option<Value> {

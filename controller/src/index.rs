@@ -85,6 +85,8 @@ pub struct Index {
     /// Services of which only what speakers report is to be told, by when that may be.
     folds: BTreeSet<(i64, ServiceKey)>,
     fold_opens: i64,
+    /// Services whose status changes too often, by when it may be written again.
+    later: BTreeSet<(i64, ServiceKey)>,
     /// Whether anything else was written since the last of these.
     busy: bool,
     /// Services that some speaker does not have yet.
@@ -173,6 +175,7 @@ impl Index {
             ready: Fair::default(),
             folds: BTreeSet::new(),
             fold_opens: 0,
+            later: BTreeSet::new(),
             busy: false,
             unprogrammed: BTreeSet::new(),
             service_list: Listing::default(),
@@ -195,6 +198,11 @@ impl Index {
                 self.wake_address(addr);
             }
             self.expire_refused_ports();
+            while self.later.first().is_some_and(|(at, _)| *at <= self.now) {
+                if let Some((_, key)) = self.later.pop_first() {
+                    self.make_due(&key);
+                }
+            }
         }
     }
 
@@ -202,7 +210,9 @@ impl Index {
     #[must_use]
     pub fn next_alarm(&self) -> Option<i64> {
         let fold = self.folds.first().map(|(at, _)| (*at).max(self.fold_opens));
-        self.ledger.next_expiry().into_iter().chain(self.refused_ports.next_expiry()).chain(fold).min()
+        let later = self.later.first().map(|(at, _)| *at);
+        let ports = self.refused_ports.next_expiry();
+        self.ledger.next_expiry().into_iter().chain(ports).chain(fold).chain(later).min()
     }
 
     /// Whether everything that is there has been seen, so that decisions can be made.

@@ -9,7 +9,7 @@ use landfall_crds::convert::resting;
 use landfall_crds::{AddressCount, AddressPoolStatus};
 use serde_json::{Value, json};
 
-use crate::seen::SeenPool;
+use crate::seen::{SeenPool, Version};
 
 /// Things of the cluster that are named in a message at most.
 const NAMED: usize = 5;
@@ -137,15 +137,19 @@ pub(crate) fn condition(
     }
 }
 
-/// The status as a server-side apply on the status subresource.
+/// The whole status as a JSON patch on the status subresource.
 #[must_use]
 pub fn patch(seen: &SeenPool, status: &AddressPoolStatus) -> Value {
-    json!({
-        "apiVersion": "landfall.dev/v1beta1",
-        "kind": "AddressPool",
-        "metadata": {"name": seen.name.as_str(), "uid": &*seen.version.uid},
-        "status": status,
-    })
+    replaced(&seen.version, &json!(status))
+}
+
+/// A JSON patch (RFC 6902) that puts this status in the place of whatever stands there: nobody else writes it, and what a
+/// hand has added goes. Another object of the same name is not touched.
+pub(crate) fn replaced(version: &Version, status: &Value) -> Value {
+    json!([
+        {"op": "test", "path": "/metadata/uid", "value": &*version.uid},
+        {"op": "add", "path": "/status", "value": status},
+    ])
 }
 
 #[cfg(test)]

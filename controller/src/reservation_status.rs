@@ -12,7 +12,7 @@ use landfall_core::selector::Labels;
 use landfall_crds::AddressReservationStatus;
 use serde_json::{Value, json};
 
-use crate::pool_status::{Verdict, condition};
+use crate::pool_status::{Verdict, condition, replaced};
 use crate::seen::SeenReservation;
 
 /// What should stand there now. `since` says since when a Service has an address, in Unix milliseconds.
@@ -91,13 +91,8 @@ fn whole(at: Timestamp) -> Option<Time> {
     Timestamp::from_second(at.as_second()).ok().map(Time)
 }
 
-/// The status as a server-side apply on the status subresource.
+/// The whole status as a JSON patch on the status subresource.
 #[must_use]
 pub fn patch(seen: &SeenReservation, status: &AddressReservationStatus) -> Value {
-    json!({
-        "apiVersion": "landfall.dev/v1beta1",
-        "kind": "AddressReservation",
-        "metadata": {"name": &*seen.name, "uid": &*seen.version.uid},
-        "status": status,
-    })
+    replaced(&seen.version, &json!(status))
 }

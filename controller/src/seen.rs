@@ -73,10 +73,6 @@ pub struct SeenCondition {
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts about one object that have nothing to do with each other"
-)]
 pub struct SeenService {
     /// Which one.
     pub key: ServiceKey,

@@ -141,6 +141,14 @@ impl PortsRefused {
     }
 }
 
+fn json_patch(patch: serde_json::Value) -> Result<Patch<()>, SendError> {
+    serde_json::from_value(patch).map(Patch::Json).map_err(|error| SendError::Invalid(error.to_string()))
+}
+
+fn plain() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
+
 impl Sender {
     /// Writes to a Service, its metadata and its status in the order that the write says.
     pub async fn write(self, write: Write) -> Sent {
@@ -169,7 +177,15 @@ impl Sender {
             let (name, patch) = (&*sent.write.key.name, Patch::Apply(&patch));
             let request = api.patch_status(name, &params, &patch);
             let result = self.within_term("service_status", request).await;
-            sent.seen = Some(SeenService::new(&result?, &self.class));
+            let mut seen = SeenService::new(&result?, &self.class);
+            if let Some(patch) = sent.write.leftover(&seen) {
+                let patch = Patch::Strategic(&patch);
+                let params = plain();
+                let request = api.patch_status(name, &params, &patch);
+                let result = self.within_term("service_status", request).await;
+                seen = SeenService::new(&result?, &self.class);
+            }
+            sent.seen = Some(seen);
         }
         sent.status_done = true;
         Ok(())
@@ -189,12 +205,11 @@ impl Sender {
 
     async fn patch(&self, sent: &mut Sent, with_node_ports: bool) -> Result<(), SendError> {
         let Some(patch) = sent.write.metadata_patch(sent.version(), with_node_ports) else { return Ok(()) };
-        let patch: json_patch::Patch =
-            serde_json::from_value(patch).map_err(|error| SendError::Invalid(error.to_string()))?;
+        let patch = json_patch(patch)?;
         let api: Api<Service> = Api::namespaced(self.client.clone(), sent.write.key.namespace.as_str());
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let (name, patch) = (&*sent.write.key.name, Patch::Json::<()>(patch));
-        let result = self.within_term("service_metadata", api.patch(name, &params, &patch)).await;
+        let params = plain();
+        let request = api.patch(&sent.write.key.name, &params, &patch);
+        let result = self.within_term("service_metadata", request).await;
         sent.seen = Some(SeenService::new(&result?, &self.class));
         Ok(())
     }
@@ -202,9 +217,8 @@ impl Sender {
     /// Writes the status of a pool and returns the pool as it is then.
     pub async fn write_pool(self, seen: SeenPool, status: AddressPoolStatus) -> Result<SeenPool, SendError> {
         let api: Api<AddressPool> = Api::all(self.client.clone());
-        let patch = pool_status::patch(&seen, &status);
-        let params = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(&patch);
+        let patch = json_patch(pool_status::patch(&seen, &status))?;
+        let params = plain();
         let request = api.patch_status(seen.name.as_str(), &params, &patch);
         self.within_term("pool_status", request).await.map(|object| SeenPool::new(&object))
     }
@@ -216,9 +230,8 @@ impl Sender {
         status: AddressReservationStatus,
     ) -> Result<SeenReservation, SendError> {
         let api: Api<AddressReservation> = Api::all(self.client.clone());
-        let patch = reservation_status::patch(&seen, &status);
-        let params = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(&patch);
+        let patch = json_patch(reservation_status::patch(&seen, &status))?;
+        let params = plain();
         let request = api.patch_status(&seen.name, &params, &patch);
         self.within_term("reservation_status", request).await.map(|object| SeenReservation::new(&object))
     }

@@ -171,6 +171,22 @@ impl Index {
             self.waiting.wake(Obstacle::Pool(pool, Family::of(addr)));
         }
         self.waiting.wake(Obstacle::Address(addr));
+        self.wake_beneficiaries(addr);
+    }
+
+    /// Looks at those for whom the address is held: it does not count as free in its pool, for which they may wait.
+    fn wake_beneficiaries(&mut self, addr: IpAddr) {
+        let Some(reservation) = self.ledger.reservation_of(addr) else { return };
+        let whom = reservation.whom.clone();
+        if let (Some(namespace), Some(name), None) = (&whom.namespace, &whom.name, &whom.selector) {
+            let key = ServiceKey { namespace: namespace.clone(), name: (**name).into() };
+            self.make_due(&key);
+            return;
+        }
+        let all = self.services.values().filter(|entry| entry.denied.is_some());
+        let waiting = all.filter(|entry| whom.includes(&entry.seen.key, &entry.seen.labels));
+        let places: Vec<Place> = waiting.map(|entry| entry.place()).collect();
+        self.due.extend(places);
     }
 
     fn asking(&self, entry: &Entry) -> Asking {
@@ -252,10 +268,18 @@ impl Index {
         }
     }
 
-    /// Whether a write can wait for its time because it only tells what speakers report.
+    /// Whether a write can wait for its time: because it only tells what speakers report, or because the status of the
+    /// Service was written within the last second. An address for one that has none never waits.
     pub(super) fn put_off(&mut self, write: &Write) -> bool {
         if !write.fold {
-            return false;
+            let Some(entry) = self.services.get(&write.key) else { return false };
+            let first = entry.seen.ingress.is_empty() && !entry.granted.is_empty();
+            let at = entry.written_at + FOLD_EACH;
+            let waits = write.status.is_some() && !first && self.now < at;
+            if waits {
+                self.later.insert((at, write.key.clone()));
+            }
+            return waits;
         }
         if let Some(entry) = self.services.get_mut(&write.key).filter(|entry| entry.folds_at.is_none()) {
             let at = entry.written_at + FOLD_EACH;

@@ -79,8 +79,10 @@ impl Index {
         self.hold_the_rest();
         self.ledger.set_reservations(&self.pools, list(&self.reservations));
         for seen in self.seen_pools.values() {
+            // A hand may have written there: nothing rests longer than what is freed now.
+            let longest = seen.pool.as_ref().map_or(i64::MAX, |pool| i64::from(pool.quarantine_s) * 1_000);
             for (addr, until) in resting::read(&seen.status).filter(|(_, until)| *until > self.now) {
-                self.ledger.rest(&self.pools, addr, until);
+                self.ledger.rest(&self.pools, addr, until.min(self.now.saturating_add(longest)));
             }
         }
         self.started = true;

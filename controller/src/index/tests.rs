@@ -236,6 +236,8 @@ fn a_status_edited_by_hand_is_put_right() {
         json!([{"hostname": "rubbish"}]),
         json!([{"ip": before[0]}]),
     ] {
+        world.quiet();
+        world.later(Duration::from_secs(1));
         world.edit("s", |object| object["status"]["loadBalancer"]["ingress"] = ingress.clone());
         assert_eq!(world.settle(), 1, "{ingress}");
         assert_eq!(world.addresses("s"), before, "{ingress}");
@@ -476,7 +478,8 @@ fn a_refused_port_is_tried_again_after_a_while_that_grows() {
         let at = world.time + Duration::from_millis(waited);
         assert_eq!(world.index.refused_ports.next_expiry(), Some(at.as_millisecond()));
         assert!(world.index.next_alarm().is_some_and(|alarm| alarm <= at.as_millisecond()));
-        world.later(Duration::from_millis(waited));
+        // The status is written once a second.
+        world.later(Duration::from_millis(waited.max(1_000)));
         assert!(world.next().is_some(), "tried again after {waited} ms");
     }
     world.index.failed(&key("s"), Failure::Other);
@@ -619,6 +622,7 @@ fn an_address_given_up_is_not_given_on_before_the_status_says_so() {
         let asks = |addr| spec(&[family], "SingleStack", Some(addr));
         world.put(&mover, asks(first));
         world.settle();
+        world.later(Duration::from_secs(1));
         world.put(&mover, asks(second));
         world.put(&waiter, asks(first));
         world.tell();
@@ -633,6 +637,56 @@ fn an_address_given_up_is_not_given_on_before_the_status_says_so() {
             (world.addresses(&mover), world.addresses(&waiter)),
             (vec![second.to_owned()], vec![first.to_owned()])
         );
+    }
+}
+
+#[test]
+fn the_status_of_a_service_is_written_once_a_second_but_a_first_address_at_once() {
+    let mut world = Server::new(&[]);
+    world.put("s", v4());
+    world.settle();
+    assert_eq!(world.reason("s"), "NoPool");
+    world.put_pool("lan", &json!({"addresses": MANY}));
+    let write = world.next().expect("its first address");
+    world.send(&write, 0);
+    world.tell();
+    // Asked for one after another within the second: only the last is written, when the second is over.
+    for last in 7..15 {
+        world.put("s", spec(&["IPv4"], "SingleStack", Some(&format!("192.0.2.{last}"))));
+        world.tell();
+        world.later(Duration::from_millis(100));
+        assert!(world.next().is_none(), "192.0.2.{last}");
+    }
+    world.later(Duration::from_millis(200));
+    let write = world.next().expect("the last one");
+    world.send(&write, 0);
+    assert_eq!(world.addresses("s"), ["192.0.2.14"]);
+}
+
+#[test]
+fn an_address_that_becomes_free_wakes_those_for_whom_it_is_held() {
+    for whom in [
+        json!({"service": {"namespace": "test", "name": "late"}}),
+        json!({"namespace": "test", "serviceSelector": {"matchLabels": {"app": "late"}}}),
+    ] {
+        let mut world = Server::new(&["192.0.2.7/32", "2001:db8::7/128"]);
+        for (family, addr) in [("IPv4", "192.0.2.7"), ("IPv6", "2001:db8::7")] {
+            let spec = spec(&[family], "SingleStack", None);
+            world.put("first", spec.clone());
+            world.settle();
+            let mut held = whom.clone();
+            held["address"] = json!(addr);
+            world.put_reservation("r", &held);
+            world.put("late", spec);
+            world.edit("late", |object| object["metadata"]["labels"] = json!({"app": "late"}));
+            world.settle();
+            assert!(world.addresses("late").is_empty());
+            world.delete("first");
+            world.settle();
+            assert_eq!(world.addresses("late"), [addr], "{whom}");
+            world.delete("late");
+            world.settle();
+        }
     }
 }
 

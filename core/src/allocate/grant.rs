@@ -45,8 +45,6 @@ pub enum Lacking {
     SharingConflict {
         /// The clash.
         clash: Denied,
-        /// Why it gets no other address, if it looked for one.
-        elsewhere: Option<Denied>,
     },
     /// It has an address of one family and wants two.
     SecondFamily(Denied),
@@ -118,10 +116,9 @@ impl Lacking {
     #[must_use]
     pub fn obstacles(&self) -> Vec<Obstacle> {
         match self {
-            Self::SharingConflict { clash, elsewhere } => {
-                clash.obstacles().into_iter().chain(elsewhere.iter().flat_map(Denied::obstacles)).collect()
-            }
-            Self::SecondFamily(denied) | Self::Requested(denied) => denied.obstacles(),
+            Self::SharingConflict { clash: denied }
+            | Self::SecondFamily(denied)
+            | Self::Requested(denied) => denied.obstacles(),
             Self::OutsidePool { .. } => vec![Obstacle::AnyPool],
         }
     }
@@ -130,11 +127,11 @@ impl Lacking {
 impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SharingConflict { clash, elsewhere: None } => write!(f, "{clash}"),
-            Self::SharingConflict { clash, elsewhere: Some(denied) } => {
-                write!(f, "{clash}; no other address can be had: {denied}")
+            Self::SharingConflict { clash: denied }
+            | Self::SecondFamily(denied)
+            | Self::Requested(denied) => {
+                write!(f, "{denied}")
             }
-            Self::SecondFamily(denied) | Self::Requested(denied) => write!(f, "{denied}"),
             Self::OutsidePool { addr, why } => {
                 match why {
                     Outside::Gone(Some(pool)) => write!(f, "pool {pool} of {addr} is gone")?,

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::search::{Chosen, Search};
 use super::{Denied, Lacking, Outside};
 use crate::addr::Family;
-use crate::ledger::Clash;
 use crate::pool::OnRemoval;
 
 impl Search<'_> {
@@ -38,16 +37,10 @@ impl Search<'_> {
             Some(Err(denied)) if !had => return Chosen::denied(denied),
             Some(Err(denied)) => {
                 lacking.push(Lacking::Requested(denied));
-                lacking.extend(self.conflict(current, None));
+                lacking.extend(self.conflict(current));
             }
-            None => {
-                // It stays, unless it changed its key: then it leaves those it does not share with any more.
-                let elsewhere = self.key_changed(current) && asked.is_none();
-                match elsewhere.then(|| self.any(family)) {
-                    Some(Ok(addr)) => return Chosen { had, ..Chosen::addr(addr) },
-                    denied => lacking.extend(self.conflict(current, denied.and_then(Result::err))),
-                }
-            }
+            // It stays, also when it changed its key: an address in use moves only when that is asked for.
+            None => lacking.extend(self.conflict(current)),
         }
         Chosen { lacking, had, ..Chosen::addr(current) }
     }
@@ -58,15 +51,10 @@ impl Search<'_> {
         home.is_some_and(|home| home != wanted)
     }
 
-    fn key_changed(&self, current: IpAddr) -> bool {
-        let clash = self.ledger.conflict(self.who.key, &self.terms, current);
-        matches!(clash, Some(Clash::InUse { .. } | Clash::Key { .. }))
-    }
-
-    /// What is wrong between it and the others on its address; `elsewhere` says why it gets no other one.
-    fn conflict(&self, current: IpAddr, elsewhere: Option<Denied>) -> Option<Lacking> {
+    /// What is wrong between it and the others on its address.
+    fn conflict(&self, current: IpAddr) -> Option<Lacking> {
         let clash = self.ledger.conflict(self.who.key, &self.terms, current)?;
-        Some(Lacking::SharingConflict { clash: Denied::clash(current, clash), elsewhere })
+        Some(Lacking::SharingConflict { clash: Denied::clash(current, clash) })
     }
 
     /// How the address came to be in no usable pool, if it is in none, and what is to become of it.

@@ -35,8 +35,9 @@ pub const ALLOCATED: Condition = Condition {
             status: true,
             name: "SharingConflict",
             meaning: "It shares its address, and its key or a port was changed so that it clashes with the Service that \
-                      the message names. It keeps the address; for the port that both have, the older Service answers.",
-            action: "Change the port, or remove the sharing key from one of the two.",
+                      the message names. It keeps the address; for a port that both \
+                      have, the older Service answers.",
+            action: "Set key and port right, or ask for another address (`landfall.dev/addresses`).",
         },
         Reason {
             status: true,

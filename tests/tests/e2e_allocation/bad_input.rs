@@ -1,6 +1,6 @@
 //! Input that makes no sense is refused, or shown on that object only, while everything else goes on.
 
-use landfall_lab::objects::{ALLOCATED, Object};
+use landfall_lab::objects::{ALLOCATED, Object, has_finalizer};
 use landfall_lab::product::{SOON, condition, eventually_seen};
 use serde_json::json;
 
@@ -29,6 +29,12 @@ fn annotations_of_the_greatest_size_trouble_nobody_else() {
             condition(&object, ALLOCATED).map(|_| ()).ok_or_else(|| object["status"].to_string())
         });
     }
+    // A80: it is guarded as any other, and says what could not be recorded.
+    full.address();
+    let object = full.read();
+    assert!(has_finalizer(&object), "{}", object["metadata"]["finalizers"]);
+    let (_, _, message) = condition(&object, ALLOCATED).expect("told");
+    assert!(message.contains("leave no room"), "{message}");
     full.merge(&json!({"metadata": {"annotations": {"example.com/filler": null}}}));
     full.wait("True", "Allocated");
     full.address();

@@ -68,7 +68,7 @@ fn node_ports_come_from_the_range_of_the_pool_all_distinct() {
 #[test]
 fn a_user_who_applies_server_side_can_still_remove_a_port() {
     let ns = space("a72-apply");
-    let range = json!({"nodePortRange": "31020-31029"});
+    let range = json!({"nodePortRange": "31020-31023"});
     let _pool = Object::pool("a72-apply", &pinned(&[&ns], &["198.18.72.8/29"], &range));
     let service = ns.existing("web");
     let mut object = service_object("web", &wants(), &two_ports());
@@ -79,6 +79,13 @@ fn a_user_who_applies_server_side_can_still_remove_a_port() {
     object["spec"]["ports"].as_array_mut().unwrap().pop();
     service.apply("user", &object).expect("the user's later apply is accepted");
     assert_eq!(service.node_ports(), [(80, given[0])]);
+    // Its number is free for another one: there are four, and three more want one.
+    let others: Vec<_> = (0..3).map(|n| ns.service(&format!("other-{n}"), &wants(), &json!({}))).collect();
+    let numbers: BTreeSet<u64> = others.iter().flat_map(wait_ports).collect();
+    assert!(numbers.len() == 3 && numbers.contains(&given[1]), "{numbers:?} and {given:?}");
+    for other in &others {
+        other.delete_and_wait();
+    }
     // And one that adds it again.
     let object = service_object("web", &wants(), &two_ports());
     service.apply("user", &object).expect("the user's later apply is accepted");
@@ -117,7 +124,7 @@ fn without_a_free_or_valid_node_port_the_address_stays_and_the_reason_is_said() 
     third.wait("True", "NodePortsExhausted");
     third.wait_addresses(&["198.18.73.4"]);
     // Outside the API server's range, which is the default one in the lab.
-    let _outside = pool("a73-outside", "198.18.73.8/30", "20000-20009");
+    let outside = pool("a73-outside", "198.18.73.8/30", "20000-20009");
     let fourth = ns.service("fourth", &asks("a73-outside"), &json!({}));
     let message = fourth.wait("True", "NodePortRangeInvalid");
     assert!(message.contains("20000-20009"), "names the range: {message}");
@@ -133,6 +140,12 @@ fn without_a_free_or_valid_node_port_the_address_stays_and_the_reason_is_said() 
     second.wait("True", "Allocated");
     ns.existing("theirs").delete();
     assert_eq!(wait_ports(&third), [30062]);
+    outside.set(&pinned(
+        &[&ns],
+        &["198.18.73.8/30"],
+        &json!({"nodePortRange": "30063-30063", "autoAssign": false}),
+    ));
+    assert_eq!(wait_ports(&fourth), [30063]);
 }
 
 // A81

@@ -199,3 +199,50 @@ fn the_counters_of_a_pool_are_exact_and_come_back_when_edited() {
     service.delete_and_wait();
     counts(["8", "0", "8", "18446744073709551616", "0", "18446744073709551616"]);
 }
+
+// A53 A76
+#[test]
+fn what_a_hand_adds_to_a_status_goes_and_then_nothing_more_is_written() {
+    let ns = space("forged");
+    let pool = Object::pool("forged", &pinned(&[&ns], &["198.18.99.0/29"], &json!({})));
+    let whom = json!({"namespace": ns.name(), "name": "later"});
+    let held = Object::reservation("forged", &json!({"address": "198.18.99.7", "service": whom}));
+    held.wait("Ready", "True", "Held");
+    pool.wait_status("/ipv4/reserved", "1");
+    let waits = ns.service("waits", &json!({"landfall.dev/pool": "none-such"}), &json!({}));
+    waits.wait("False", "UnknownPool");
+    let edit = |kind: &str, status: Value| {
+        let path = format!("/apis/landfall.dev/v1beta1/{kind}/forged/status");
+        let patch = json!({"status": status});
+        let answer = cluster().api("PATCH", &path, Some(("application/merge-patch+json", &patch))).unwrap();
+        landfall_lab::objects::success(&answer).unwrap();
+    };
+    let resting = json!([{"address": "198.18.99.1", "until": "2099-01-01T00:00:00Z"}]);
+    let count = json!({"capacity": "9", "assigned": "5", "available": "4", "quarantined": "0", "reserved": "0",
+                       "conflicting": "0"});
+    edit("addresspools", json!({"resting": resting, "ipv6": count}));
+    edit("addressreservations", json!({"usedBy": "evil/one", "since": "2020-01-01T00:00:00Z"}));
+    let mut conditions = waits.read()["status"]["conditions"].clone();
+    for kind in ["landfall.dev/Announced", "landfall.dev/SourceRangesEnforced"] {
+        conditions.as_array_mut().unwrap().push(json!({"type": kind, "status": "True", "reason": "Forged",
+            "message": "by hand", "lastTransitionTime": "2026-01-01T00:00:00Z"}));
+    }
+    waits.merge_status(&json!({"conditions": conditions}));
+    let clean = || {
+        let (pool, held, waits) = (pool.read(), held.read(), waits.read());
+        let bad = [
+            pool["status"]["resting"].as_array().is_some_and(|list| !list.is_empty()),
+            !pool["status"]["ipv6"].is_null(),
+            !held["status"]["usedBy"].is_null(),
+            !held["status"]["since"].is_null(),
+            waits["status"]["conditions"].to_string().contains("Forged"),
+        ];
+        let versions = [&pool, &held, &waits].map(|object| object["metadata"]["resourceVersion"].to_string());
+        if bad.contains(&true) { Err(format!("{bad:?}")) } else { Ok(versions) }
+    };
+    let versions = eventually_seen(SOON, "what was added to go", clean);
+    for _ in 0..3 {
+        ns.fence();
+    }
+    assert_eq!(clean(), Ok(versions), "written once and no more");
+}

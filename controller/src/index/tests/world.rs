@@ -283,9 +283,12 @@ impl Server {
         loop {
             self.tell();
             let Some(write) = self.next() else {
-                if self.untold.is_empty() {
-                    return writes;
+                if !self.untold.is_empty() {
+                    continue;
                 }
+                // The status of each Service is written once a second.
+                let Some((at, _)) = self.index.later.first() else { return writes };
+                self.time = self.time.max(Timestamp::from_millisecond(*at).unwrap());
                 continue;
             };
             writes += 1;
