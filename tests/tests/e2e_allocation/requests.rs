@@ -213,8 +213,8 @@ fn what_a_hand_adds_to_a_status_goes_and_then_nothing_more_is_written() {
     waits.wait("False", "UnknownPool");
     let edit = |kind: &str, status: Value| {
         let path = format!("/apis/landfall.dev/v1beta1/{kind}/forged/status");
-        let patch = json!({"status": status});
-        let answer = cluster().api("PATCH", &path, Some(("application/merge-patch+json", &patch))).unwrap();
+        let change = json!({"status": status});
+        let answer = cluster().api("PATCH", &path, Some(("application/merge-patch+json", &change))).unwrap();
         landfall_lab::objects::success(&answer).unwrap();
     };
     let resting = json!([{"address": "198.18.99.1", "until": "2099-01-01T00:00:00Z"}]);
