@@ -53,6 +53,10 @@ pub struct FakeKernel {
     anonymous: u32,
     flags: TableFlags,
     fail: Option<Errno>,
+    /// Expressions it does not know.
+    lacks: BTreeSet<&'static str>,
+    /// Tables that somebody else changed.
+    foreign: BTreeSet<Name>,
     /// Every batch that was applied, oldest first.
     pub applied: Vec<Batch>,
     /// Every request to forget connections, oldest first.
@@ -76,9 +80,34 @@ impl FakeKernel {
             anonymous: 0,
             flags: TableFlags { owner: true, persist: true },
             fail: None,
+            lacks: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             applied: Vec::new(),
             forgotten: Vec::new(),
         }
+    }
+
+    /// The same, but one that knows no ownership, as those before 6.9 do not.
+    #[must_use]
+    pub fn without_ownership() -> Self {
+        Self { flags: TableFlags { owner: false, persist: false }, ..Self::new() }
+    }
+
+    /// The same, but without an expression.
+    #[must_use]
+    pub fn without(mut self, expression: &'static str) -> Self {
+        self.lacks.insert(expression);
+        self
+    }
+
+    /// Somebody else's batch, if the table is not ours alone.
+    pub fn stranger(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        let owned = self.tables.get(&batch.table).is_some_and(|table| table.flags.owner);
+        let outcome = if owned { Err((0, Errno::EPERM)) } else { self.run(batch) };
+        self.tables = outcome.map_err(|(index, errno)| rejected(batch, index, errno))?;
+        self.generation += 1;
+        self.foreign.insert(batch.table.clone());
+        Ok(())
     }
 
     /// The next batch fails with this error, whatever it is.
@@ -134,6 +163,11 @@ impl FakeKernel {
             _ => {}
         }
         let table = tables.get_mut(name).ok_or(Errno::ENOENT)?;
+        if let Op::AddRule(_, exprs) = op
+            && exprs.iter().any(|expr| self.lacks.contains(expr.name()))
+        {
+            return Err(Errno::ENOENT);
+        }
         match op {
             Op::AddTable(_) | Op::DeleteTable => Ok(()),
             Op::AddSet(set) => {
@@ -302,6 +336,15 @@ const fn vacant(taken: bool) -> Result<(), Errno> {
     if taken { Err(Errno::EEXIST) } else { Ok(()) }
 }
 
+fn rejected(batch: &Batch, index: usize, errno: Errno) -> ApplyError {
+    ApplyError::Rejected {
+        index,
+        operation: batch.ops.get(index).map(ToString::to_string).unwrap_or_default(),
+        detail: None,
+        source: io::Error::from(errno),
+    }
+}
+
 impl Kernel for FakeKernel {
     fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
         let bytes = encode::batch(batch).len();
@@ -309,29 +352,30 @@ impl Kernel for FakeKernel {
             Some(errno) => Err((0, errno)),
             None => self.run(batch),
         };
+        let handle = |tables: &BTreeMap<Name, FakeTable>| tables.get(&batch.table).map(|table| table.handle);
         match outcome {
             Ok(tables) => {
+                let made = handle(&tables) != handle(&self.tables);
                 self.tables = tables;
                 self.generation += 1;
+                if made {
+                    self.foreign.remove(&batch.table);
+                }
                 self.applied.push(batch.clone());
                 Ok(Applied { bytes })
             }
-            Err((index, errno)) => Err(ApplyError::Rejected {
-                index,
-                operation: batch.ops.get(index).map(ToString::to_string).unwrap_or_default(),
-                detail: None,
-                source: io::Error::from(errno),
-            }),
+            Err((index, errno)) => Err(rejected(batch, index, errno)),
         }
     }
 
-    fn inspect(&mut self, table: &str) -> Result<Inspection, ApplyError> {
-        let table = self.tables.get(table).map(|table| TableState {
+    fn inspect(&mut self, name: &str) -> Result<Inspection, ApplyError> {
+        let table = self.tables.get(name).map(|table| TableState {
             handle: table.handle,
             uses: table.uses(),
             owner: if table.flags.owner { Owner::Us } else { Owner::Anybody },
         });
-        Ok(Inspection { generation: self.generation, table })
+        let foreign = self.foreign.contains(name);
+        Ok(Inspection { generation: self.generation, table, foreign })
     }
 
     fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>, ApplyError> {

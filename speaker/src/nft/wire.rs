@@ -157,6 +157,8 @@ pub struct Message<'a> {
     pub flags: u16,
     /// Its number, or the number of the message it answers.
     pub seq: u32,
+    /// The port of the socket that it answers or, in a report of a change, that made the change.
+    pub port: u32,
     /// What follows the header.
     pub body: &'a [u8],
 }
@@ -191,6 +193,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes(array(self.rest, 4)?),
             flags: u16::from_ne_bytes(array(self.rest, 6)?),
             seq: u32::from_ne_bytes(array(self.rest, 8)?),
+            port: u32::from_ne_bytes(array(self.rest, 12)?),
             body,
         };
         self.rest = self.rest.get(len.next_multiple_of(4)..).unwrap_or_default();

@@ -5,7 +5,6 @@ use std::thread;
 
 use landfall_core::addr::Family;
 use landfall_speaker::datapath::DataPath;
-use landfall_speaker::kernel::Kernel as _;
 use landfall_speaker::nft;
 
 use crate::rig::{FAMILIES, SetWhenDropped, Web, both, data_path, vip};
