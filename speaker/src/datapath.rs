@@ -10,6 +10,7 @@ mod affinity;
 mod books;
 mod connections;
 mod counts;
+mod isolate;
 mod keys;
 pub mod layout;
 mod rules;
@@ -25,7 +26,7 @@ use landfall_core::name::ServiceKey;
 use self::books::{Books, Leftovers, Plan};
 use self::layout::{Map, TABLE};
 use self::rules::Builder;
-use crate::kernel::{ApplyError, Inspection, Kernel, Owner};
+use crate::kernel::{ApplyError, Inspection, Kernel, Owner, chain};
 use crate::nft::conntrack::Gone;
 use crate::nft::model::{Batch, Op};
 
@@ -69,6 +70,8 @@ pub struct DataPath<K> {
     contested: HashMap<FrontendKey, BTreeMap<ServiceKey, Arc<Frontend>>>,
     /// Front ends that may differ from what is in the kernel.
     dirty: BTreeSet<FrontendKey>,
+    /// Services that the kernel does not take, and why; they are left out.
+    refused: BTreeMap<ServiceKey, String>,
     /// What is in the kernel; nothing is known before the first commit and after a failure.
     books: Option<Books>,
     seen: Option<Inspection>,
@@ -113,6 +116,7 @@ impl<K: Kernel> DataPath<K> {
             wanted: HashMap::new(),
             contested: HashMap::new(),
             dirty: BTreeSet::new(),
+            refused: BTreeMap::new(),
             books: None,
             seen: None,
             wakes: VecDeque::new(),
@@ -140,10 +144,13 @@ impl<K: Kernel> DataPath<K> {
         for (key, front) in fronts {
             self.claim(key, service, front);
         }
+        // It is another one now.
+        self.readmit(service);
     }
 
     /// Stages the removal of a Service and all its front ends.
     pub fn remove_service(&mut self, service: &ServiceKey) {
+        self.refused.remove(service);
         for key in self.services.remove(service).unwrap_or_default() {
             self.release(key, service);
         }
@@ -247,8 +254,12 @@ impl<K: Kernel> DataPath<K> {
         let mut gone = Gone::new();
         let mut stranded = false;
         let before = self.settling.len();
-        for key in ready {
-            let new = self.wanted.get(&key).map(|claim| &claim.front);
+        for key in ready.iter().copied() {
+            let new = self
+                .wanted
+                .get(&key)
+                .filter(|claim| !self.refused.contains_key(&claim.service))
+                .map(|claim| &claim.front);
             if let Some(old) = books.get(&key) {
                 stranded |= affinity::strands(old, new.map(|front| &**front));
                 gone.extend(
@@ -278,7 +289,12 @@ impl<K: Kernel> DataPath<K> {
                 Ok(committed)
             }
             Err(error) => {
-                tracing::warn!(%error, "an update of the data path failed, replacing the table");
+                tracing::warn!(error = %chain(&error), "an update of the data path failed, replacing the table");
+                if error.is_verdict() {
+                    let claims = ready.iter().filter_map(|key| self.wanted.get(key));
+                    let suspects: BTreeSet<_> = claims.map(|claim| claim.service.clone()).collect();
+                    self.isolate(suspects.into_iter().collect())?;
+                }
                 self.commit_full()
             }
         }
@@ -340,11 +356,24 @@ impl<K: Kernel> DataPath<K> {
         Ok(committed)
     }
 
-    /// Replaces the table, or makes it, in one transaction.
+    /// Replaces the table, or makes it; without the Services that the kernel does not take.
     fn commit_full(&mut self) -> Result<Committed, ApplyError> {
+        match self.replace() {
+            Err(error) if error.is_verdict() => {
+                let known = self.services.keys().filter(|service| !self.refused.contains_key(service));
+                let suspects = known.cloned().collect();
+                if self.isolate(suspects)? { self.replace() } else { Err(error) }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Replaces the table, or makes it, in one transaction.
+    fn replace(&mut self) -> Result<Committed, ApplyError> {
         let mut books = Books::default();
         let mut plan = Plan::default();
-        for (key, claim) in &self.wanted {
+        let taken = self.wanted.iter().filter(|(_, claim)| !self.refused.contains_key(&claim.service));
+        for (key, claim) in taken {
             books.set(*key, Some(&claim.front), &mut plan);
         }
         books.set_pods(&self.node.pod_cidrs, &mut plan);
@@ -404,12 +433,11 @@ impl<K: Kernel> DataPath<K> {
         Ok(seen)
     }
 
-    /// Whether the table still is as the last commit left it. If not, the next commit replaces it. Where the kernel
-    /// keeps others from changing it this is certain; elsewhere a change of single elements goes unnoticed.
+    /// Whether the table still is as the last commit left it. If not, the next commit replaces it.
     pub fn verify(&mut self) -> Result<bool, ApplyError> {
         let Some(known) = self.seen else { return Ok(false) };
         let found = self.kernel.inspect(TABLE)?;
-        let intact = found.table.is_some() && found.table == known.table;
+        let intact = found.table.is_some() && found.table == known.table && !found.foreign;
         if intact {
             self.seen = Some(found);
             if mem::take(&mut self.recheck) {

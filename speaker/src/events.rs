@@ -1,4 +1,5 @@
-//! Events about Services: an address that begins or ceases to be announced from this node.
+//! Events about Services: an address that begins or ceases to be announced from this node, and a Service that its
+//! kernel does not take.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::{Metrics, Outcome};
-use crate::sync::Transition;
+use crate::sync::{Notice, Transition};
 
 /// Whose Events these are (`reportingController`).
 const CONTROLLER: &str = "landfall.dev/speaker";
@@ -22,12 +23,15 @@ const CONTROLLER: &str = "landfall.dev/speaker";
 const BURST: u32 = 50;
 const REFILL: Duration = Duration::from_millis(200);
 
+/// The API server takes no longer note, in bytes.
+const LONGEST_NOTE: usize = 1024;
+
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// Nobody reports transitions any more.
+/// Nobody reports anything any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the sender of transitions ended")]
+#[error("the sender of notices ended")]
 pub struct InputClosed;
 
 /// Who reports.
@@ -39,28 +43,29 @@ pub struct Reporter {
     pub instance: String,
 }
 
-/// Writes an Event for each transition until the sender ends. Events are a courtesy: one that fails, or that would
+/// Writes an Event for each notice until the sender ends. Events are a courtesy: one that fails, or that would
 /// break the rate, is counted and given up.
 pub async fn run(
     client: Client,
     reporter: Reporter,
-    mut transitions: mpsc::Receiver<Transition>,
+    mut notices: mpsc::Receiver<Notice>,
     metrics: Metrics,
 ) -> Result<(), InputClosed> {
     let mut rate = Rate::new(Instant::now());
-    while let Some(transition) = transitions.recv().await {
+    while let Some(notice) = notices.recv().await {
         if !rate.admits(Instant::now()) {
             metrics.event(Outcome::Dropped);
             continue;
         }
-        let event = event(&reporter, &transition, Timestamp::now());
-        let api: Api<Event> = Api::namespaced(client.clone(), transition.service.namespace.as_str());
+        let event = event(&reporter, &notice, Timestamp::now());
+        let service = notice.service();
+        let api: Api<Event> = Api::namespaced(client.clone(), service.namespace.as_str());
         let created = timeout(REQUEST, api.create(&PostParams::default(), &event)).await;
         match created {
             Ok(Ok(_)) => metrics.event(Outcome::Written),
             Ok(Err(error)) => {
                 metrics.event(Outcome::Failed);
-                tracing::debug!(service = %transition.service, %error, "cannot write an Event");
+                tracing::debug!(%service, %error, "cannot write an Event");
             }
             Err(_) => metrics.event(Outcome::Failed),
         }
@@ -68,12 +73,34 @@ pub async fn run(
     Err(InputClosed)
 }
 
-fn event(reporter: &Reporter, transition: &Transition, now: Timestamp) -> Event {
-    let Transition { service, uid, addr, iface } = transition;
-    let (reason, note) = match iface {
-        Some(iface) => ("Announcing", format!("{addr} is announced from node {} on {iface}", reporter.node)),
-        None => ("Withdrawn", format!("{addr} is no longer announced from node {}", reporter.node)),
-    };
+/// What an Event says.
+struct Said {
+    kind: &'static str,
+    action: &'static str,
+    reason: &'static str,
+    text: String,
+}
+
+fn said(node: &NodeName, notice: &Notice) -> Said {
+    match notice {
+        Notice::Announcement(Transition { addr, iface, .. }) => {
+            let (reason, text) = match iface {
+                Some(iface) => ("Announcing", format!("{addr} is announced from node {node} on {iface}")),
+                None => ("Withdrawn", format!("{addr} is no longer announced from node {node}")),
+            };
+            Said { kind: "Normal", action: "Announce", reason, text }
+        }
+        Notice::Refused { reason, .. } => {
+            let mut text = format!("the kernel of node {node} does not take this Service: {reason}");
+            text.truncate(text.floor_char_boundary(LONGEST_NOTE));
+            Said { kind: "Warning", action: "Program", reason: "DataPathRefused", text }
+        }
+    }
+}
+
+fn event(reporter: &Reporter, notice: &Notice, now: Timestamp) -> Event {
+    let Said { kind, action, reason, text } = said(&reporter.node, notice);
+    let (service, uid) = (notice.service(), notice.uid());
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.{:x}", service.name, now.as_nanosecond())),
@@ -83,10 +110,10 @@ fn event(reporter: &Reporter, transition: &Transition, now: Timestamp) -> Event 
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(reporter.instance.clone()),
-        action: Some("Announce".to_owned()),
+        action: Some(action.to_owned()),
         reason: Some(reason.to_owned()),
-        note: Some(note),
-        type_: Some("Normal".to_owned()),
+        note: Some(text),
+        type_: Some(kind.to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),
@@ -146,17 +173,35 @@ mod tests {
             ("192.0.2.100", None, "Withdrawn", "192.0.2.100 is no longer announced from node n1"),
             ("2001:db8:50::100", None, "Withdrawn", "2001:db8:50::100 is no longer announced from node n1"),
         ] {
-            let transition = Transition {
+            let notice = Notice::Announcement(Transition {
                 service: ServiceKey::new("shop", "web"),
                 uid: "u1".into(),
                 addr: addr.parse().unwrap(),
                 iface: iface.map(Iface::new),
-            };
-            let event = event(&reporter, &transition, Timestamp::UNIX_EPOCH);
+            });
+            let event = event(&reporter, &notice, Timestamp::UNIX_EPOCH);
             assert_eq!((event.reason.as_deref(), event.note.as_deref()), (Some(reason), Some(note)));
             let regarding = event.regarding.unwrap();
             assert_eq!(regarding.uid.as_deref(), Some("u1"));
             assert_eq!(event.metadata.namespace, regarding.namespace);
+        }
+    }
+
+    #[test]
+    fn an_event_says_that_the_kernel_does_not_take_a_service() {
+        let reporter = Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned() };
+        for reason in ["no such thing".to_owned(), "ä".repeat(2000)] {
+            let service = ServiceKey::new("shop", "web");
+            let notice = Notice::Refused { service, uid: "u1".into(), reason };
+            let event = event(&reporter, &notice, Timestamp::UNIX_EPOCH);
+            assert_eq!(
+                (event.reason.as_deref(), event.type_.as_deref()),
+                (Some("DataPathRefused"), Some("Warning"))
+            );
+            let note = event.note.unwrap();
+            assert!(
+                note.starts_with("the kernel of node n1 does not take this Service: ") && note.len() <= 1024
+            );
         }
     }
 

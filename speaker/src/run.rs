@@ -158,7 +158,7 @@ impl Parts {
         let (arrived_out, arrived) = mpsc::channel(watches::QUEUE);
         let (batches_out, batches) = mpsc::channel(sync::BATCHES);
         let (reports_out, reports) = mpsc::channel(sync::REPORTS);
-        let (transitions_out, transitions) = mpsc::channel(sync::TRANSITIONS);
+        let (notices_out, notices) = mpsc::channel(sync::NOTICES);
         let (wanted_out, wanted) = watch::channel(Arc::default());
         let (owned_out, owned) = watch::channel(Arc::default());
         let (answering_out, answering) = watch::channel(Arc::default());
@@ -184,7 +184,7 @@ impl Parts {
             wanted: wanted_out,
             answering: answering.clone(),
             state: state_out,
-            transitions: transitions_out,
+            notices: notices_out,
         };
         let pulse = health.pulse("sync", HANGS_AFTER);
         let choices =
@@ -217,7 +217,7 @@ impl Parts {
 
         let instance = args.pod_name.clone().unwrap_or_else(|| node.to_string());
         let reporter = events::Reporter { node, instance };
-        spawn(tasks, "events", events::run(client.clone(), reporter, transitions, metrics.clone()));
+        spawn(tasks, "events", events::run(client.clone(), reporter, notices, metrics.clone()));
 
         let watches = Watches { client, classes: args.classes(), peers, out: arrived_out, metrics };
         spawn(tasks, "watches", crate::watch::run(watches));

@@ -154,9 +154,8 @@ fn data_path(state: &KernelState) -> Option<DataPathStatus> {
 }
 
 fn exceptions(state: &KernelState) -> Vec<DataPathException> {
-    let refused = state.refused.iter().flat_map(|(services, reason)| {
-        services.iter().map(move |service| (service, format!("the kernel refused: {reason}")))
-    });
+    let refused =
+        state.refused.iter().map(|(service, reason)| (service, format!("the kernel refused: {reason}")));
     let left_out = state.left_out.iter().map(|(service, reason)| (service, reason.clone()));
     refused
         .chain(left_out)
@@ -255,7 +254,7 @@ mod tests {
         let state = KernelState {
             watermark: Some(view::Watermark { services: 7, slices: 9 }),
             commits: 5,
-            refused: Some((vec![ServiceKey::new("shop", "web")], "no space".to_owned())),
+            refused: BTreeMap::from([(ServiceKey::new("shop", "web"), "no space".to_owned())]),
             left_out: BTreeMap::from([(
                 ServiceKey::new("shop", "odd"),
                 "192.0.2.11 is the address of node n1".to_owned(),

@@ -34,8 +34,8 @@ pub const BATCHES: usize = 1;
 /// Results that may wait for the loop.
 pub const REPORTS: usize = 4;
 
-/// Announcements gained and lost that may wait to be told to users; more are counted and dropped.
-pub const TRANSITIONS: usize = 256;
+/// Notices that may wait to be told to users; more are dropped.
+pub const NOTICES: usize = 256;
 
 /// How often the loop shows that it is alive when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -75,8 +75,10 @@ pub enum Report {
         watermark: Watermark,
         /// Batches the kernel has taken since the start.
         commits: u64,
+        /// The Services that the kernel does not take, and why; all others are in.
+        refused: BTreeMap<ServiceKey, String>,
     },
-    /// The kernel refused; it is being tried again.
+    /// The kernel refused everything; it is being tried again.
     Refused {
         /// The Services that are not in the kernel as they should be.
         services: Vec<ServiceKey>,
@@ -93,7 +95,7 @@ pub struct KernelState {
     /// Batches the kernel has taken since the start.
     pub commits: u64,
     /// The Services that are not in the kernel as they should be, and why.
-    pub refused: Option<(Vec<ServiceKey>, String)>,
+    pub refused: BTreeMap<ServiceKey, String>,
     /// The Services with an address that is not served on purpose, and why.
     pub left_out: BTreeMap<ServiceKey, String>,
 }
@@ -111,6 +113,40 @@ pub struct Transition {
     pub iface: Option<Iface>,
 }
 
+/// Something that users of a Service should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An address began or ceased to be announced from this node.
+    Announcement(Transition),
+    /// The kernel does not take the Service, and it is left out.
+    Refused {
+        /// Which one.
+        service: ServiceKey,
+        /// Its uid.
+        uid: Arc<str>,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+impl Notice {
+    /// The Service it is about.
+    #[must_use]
+    pub const fn service(&self) -> &ServiceKey {
+        match self {
+            Self::Announcement(Transition { service, .. }) | Self::Refused { service, .. } => service,
+        }
+    }
+
+    /// The uid of that Service.
+    #[must_use]
+    pub const fn uid(&self) -> &Arc<str> {
+        match self {
+            Self::Announcement(Transition { uid, .. }) | Self::Refused { uid, .. } => uid,
+        }
+    }
+}
+
 /// The channels of the loop.
 #[derive(Debug)]
 pub struct Ports {
@@ -126,8 +162,8 @@ pub struct Ports {
     pub answering: watch::Receiver<Arc<Owned>>,
     /// Out: how far the kernel is.
     pub state: watch::Sender<Arc<KernelState>>,
-    /// Out: addresses gained and lost.
-    pub transitions: mpsc::Sender<Transition>,
+    /// Out: what users should know.
+    pub notices: mpsc::Sender<Notice>,
 }
 
 /// Why the loop stopped.
@@ -269,20 +305,41 @@ impl Sync {
 
     fn learn(&mut self, report: Report) {
         match report {
-            Report::Committed { vips, watermark, commits } => {
+            Report::Committed { vips, watermark, commits, refused } => {
                 for (key, vips) in vips {
                     self.view.set_programmed(key, &vips);
                 }
                 let left_out = self.view.left_out().clone();
-                let state = KernelState { watermark: Some(watermark), commits, refused: None, left_out };
+                self.tell_refused(&refused);
+                let state = KernelState { watermark: Some(watermark), commits, refused, left_out };
                 self.ports.state.send_replace(Arc::new(state));
             }
             Report::Refused { services, reason } => {
                 self.ports.state.send_modify(|state| {
-                    Arc::make_mut(state).refused = Some((services, reason));
+                    let refused = services.into_iter().map(|service| (service, reason.clone()));
+                    Arc::make_mut(state).refused = refused.collect();
                 });
             }
         }
+    }
+
+    /// Tells users of Services that the kernel has begun to refuse.
+    fn tell_refused(&self, refused: &BTreeMap<ServiceKey, String>) {
+        let before = &self.ports.state.borrow().refused;
+        for (key, reason) in refused.iter().filter(|(key, _)| !before.contains_key(*key)) {
+            if let Some(Service { uid, .. }) = self.view.service(key) {
+                self.tell(Notice::Refused {
+                    service: key.clone(),
+                    uid: Arc::clone(uid),
+                    reason: reason.clone(),
+                });
+            }
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        // Full: users have enough to read, and the status tells the whole.
+        let _ = self.ports.notices.try_send(notice);
     }
 
     /// Tells users which addresses this node has begun or ceased to announce.
@@ -304,10 +361,7 @@ impl Sync {
             if iface.is_some() {
                 self.told.insert(addr, (service.clone(), Arc::clone(&uid)));
             }
-            // Full: users have enough to read, and the status tells the whole.
-            if let Ok(permit) = self.ports.transitions.try_reserve() {
-                permit.send(Transition { service, uid, addr, iface });
-            }
+            self.tell(Notice::Announcement(Transition { service, uid, addr, iface }));
         }
     }
 }

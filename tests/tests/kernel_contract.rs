@@ -4,28 +4,55 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::num::NonZeroU16;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use landfall_core::addr::Family;
+use landfall_core::addr::{AddrRange, Family};
+use landfall_core::endpoints::Target;
+use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route, Spread};
+use landfall_core::name::ServiceKey;
+use landfall_core::service::Protocol;
+use landfall_speaker::datapath::DataPath;
 use landfall_speaker::fake::FakeKernel;
-use landfall_speaker::kernel::{ApplyError, Kernel, Owner};
+use landfall_speaker::kernel::{Applied, ApplyError, Inspection, Kernel, Owner};
 use landfall_speaker::nft;
+use landfall_speaker::nft::conntrack::{Gone, Kept, Stay};
 use landfall_speaker::nft::model::{
     Base, Batch, Bytes, ChainKind, Data, Element, Expr, Field, Header, Hook, Into, Life, Meta, Op, Reg, Set,
-    Value, Verdict,
+    TableFlags, Value, Verdict,
 };
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 
 const TABLE: &str = "landfall";
 
-/// Runs one promise against both kernels, the real one with and without ownership of tables (which kernels before
-/// 6.9 do not have).
+/// A kernel, and somebody else who changes things in it.
+trait Subject: Kernel {
+    /// Somebody else's batch.
+    fn stranger(&mut self, batch: &Batch) -> Result<(), ApplyError>;
+}
+
+impl Subject for FakeKernel {
+    fn stranger(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        Self::stranger(self, batch)
+    }
+}
+
+impl Subject for nft::Kernel {
+    fn stranger(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        Self::open_without_ownership()?.apply(batch).map(drop)
+    }
+}
+
+/// Runs one promise against both kernels, with and without ownership of tables (which kernels before 6.9 do not
+/// have).
 #[cfg(test)]
-fn holds(promise: impl Fn(&mut dyn Kernel) + Send + Sync) {
+fn holds(promise: impl Fn(&mut dyn Subject) + Send + Sync) {
     promise(&mut FakeKernel::new());
+    promise(&mut FakeKernel::without_ownership());
     let ended = thread::scope(|scope| {
         let real = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own (are you root?)");
@@ -347,14 +374,10 @@ fn a_table_of_this_process_belongs_to_it() {
 
 #[test]
 fn forgetting_connections_that_are_not_there_is_no_error() {
-    use landfall_core::frontend::{Admission, FrontendKey};
-    use landfall_core::service::Protocol;
-    use landfall_speaker::nft::conntrack::{Gone, Kept, Stay};
-
     holds(|kernel| {
         for vip in ["192.0.2.100", "2001:db8:50::100"] {
             for protocol in Protocol::ALL {
-                let port = std::num::NonZeroU16::new(53).unwrap();
+                let port = NonZeroU16::new(53).unwrap();
                 let front = FrontendKey { addr: vip.parse().unwrap(), protocol, port };
                 let stay = Stay { endpoints: Kept::Only(BTreeSet::new()), sources: Admission::Nobody };
                 kernel.forget(&Gone::from([(front, stay)])).unwrap();
@@ -461,6 +484,61 @@ fn the_elements_of_a_map_are_listed_with_the_time_they_have_left() {
 }
 
 #[test]
+fn the_kernel_has_what_is_needed() {
+    holds(|kernel| nft::probe::check(kernel).unwrap());
+}
+
+#[test]
+fn a_trial_says_what_would_be_and_changes_nothing() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let before = kernel.inspect(TABLE).unwrap();
+        kernel
+            .would_take(&batch(vec![insert("s", vec![member(1)]), Op::AddChain("d".into(), None)]))
+            .unwrap();
+        let error = kernel.would_take(&batch(vec![remove("s", vec![member(1)])])).unwrap_err();
+        assert!(matches!(error, ApplyError::Rejected { index: 0, .. }) && error.is_verdict(), "{error:?}");
+        assert_eq!(kernel.inspect(TABLE).unwrap(), before, "not even the generation");
+        accepted(kernel, vec![insert("s", vec![member(1)])]);
+    });
+}
+
+#[test]
+fn what_a_stranger_does_to_our_table_is_refused_or_seen() {
+    holds(|kernel| {
+        let changes = [
+            insert("s", vec![member(9)]),
+            remove("s", vec![member(1)]),
+            Op::AddRule("c".into(), vec![Expr::Counter]),
+            Op::AddChain("d".into(), None),
+            Op::DeleteChain("c".into()),
+            Op::DeleteTable,
+        ];
+        for change in changes {
+            if kernel.inspect(TABLE).unwrap().table.is_some() {
+                accepted(kernel, vec![Op::DeleteTable]);
+            }
+            let mut ops = table(kernel);
+            ops.push(insert("s", vec![member(1)]));
+            accepted(kernel, ops);
+            let before = kernel.inspect(TABLE).unwrap();
+            assert!(!before.foreign, "{change}");
+            match kernel.stranger(&batch(vec![change.clone()])) {
+                Ok(()) => {
+                    assert!(!kernel.table_flags().owner, "{change}");
+                    assert!(kernel.inspect(TABLE).unwrap().foreign, "{change}");
+                }
+                Err(error) => {
+                    assert!(kernel.table_flags().owner, "{change}: {error}");
+                    assert_eq!(kernel.inspect(TABLE).unwrap().table, before.table, "{change}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_list_that_takes_many_messages_is_complete() {
     holds(|kernel| {
         let mut ops = table(kernel);
@@ -482,6 +560,105 @@ fn a_list_that_takes_many_messages_is_complete() {
             assert!(begun.elapsed() < Duration::from_secs(30), "{}", listed(kernel).len());
         }
         accepted(kernel, vec![Op::DeleteTable]);
+    });
+}
+
+#[test]
+fn what_a_stranger_does_elsewhere_is_none_of_our_business() {
+    holds(|kernel| {
+        let ops = table(kernel);
+        accepted(kernel, ops);
+        let other = Batch {
+            table: "other".into(),
+            ops: vec![Op::AddTable(TableFlags::default()), set("s", 1, None)],
+        };
+        kernel.stranger(&other).unwrap();
+        accepted(kernel, vec![insert("s", vec![member(1)])]);
+        assert!(!kernel.inspect(TABLE).unwrap().foreign);
+    });
+}
+
+#[test]
+fn a_large_batch_of_our_own_is_not_foreign() {
+    holds(|kernel| {
+        let mut ops = table(kernel);
+        ops.push(set("large", 9, Some(1 << 17)));
+        let numbers = (0..100_000_u32).map(|n| Element::of(Bytes::EMPTY.with(&n.to_be_bytes()), Value::None));
+        ops.push(insert("large", numbers.collect()));
+        accepted(kernel, ops);
+        assert!(!kernel.inspect(TABLE).unwrap().foreign);
+    });
+}
+
+/// Any kernel under a data path.
+#[derive(Debug)]
+struct Under<'a>(&'a mut dyn Subject);
+
+impl Kernel for Under<'_> {
+    fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
+        self.0.apply(batch)
+    }
+
+    fn inspect(&mut self, table: &str) -> Result<Inspection, ApplyError> {
+        self.0.inspect(table)
+    }
+
+    fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>, ApplyError> {
+        self.0.elements(table, set)
+    }
+
+    fn table_flags(&self) -> TableFlags {
+        self.0.table_flags()
+    }
+
+    fn grace() {
+        nft::Kernel::grace();
+    }
+
+    fn forget(&mut self, gone: &Gone) -> Result<(), ApplyError> {
+        self.0.forget(gone)
+    }
+}
+
+/// A Service with one front end; a bad one has the same range twice.
+#[cfg(test)]
+fn stage(path: &mut DataPath<Under<'_>>, name: &str, vip: &str, pod: &str, bad: bool) -> FrontendKey {
+    let (addr, port) = (pod.parse().unwrap(), NonZeroU16::new(80).unwrap());
+    let range = AddrRange::new(addr, addr).unwrap();
+    let front = Frontend {
+        owned: true,
+        admission: if bad { Admission::Ranges(Arc::from([range, range])) } else { Admission::Anyone },
+        spread: Spread::Flow,
+        route: Route::Cluster { targets: Box::from([Target { addr, port }]) },
+        affinity: None,
+        draining: Box::default(),
+        lost: Box::default(),
+    };
+    let key = FrontendKey { addr: vip.parse().unwrap(), protocol: Protocol::Tcp, port };
+    path.set_service(&ServiceKey::new("shop", name), vec![(key, front)]);
+    key
+}
+
+#[test]
+fn one_bad_service_is_found_and_the_others_go_in() {
+    holds(|kernel| {
+        for (net, pod) in [("192.0.2.", "10.0.0.5"), ("2001:db8::", "fd00::5")] {
+            let mut path = DataPath::new(Under(&mut *kernel), 7);
+            let keys: Vec<_> = (1..50)
+                .map(|n| stage(&mut path, &format!("s{n}"), &format!("{net}{n}"), pod, n == 20))
+                .collect();
+            path.commit().unwrap();
+            let refused: Vec<_> = path.refused().keys().cloned().collect();
+            assert_eq!(refused, [ServiceKey::new("shop", "s20")], "{:?}", path.refused());
+            assert_eq!(keys.iter().filter(|key| path.owns(key)).count(), 48);
+            // The same in an update, and mended.
+            stage(&mut path, "s20", &format!("{net}20"), pod, false);
+            stage(&mut path, "s30", &format!("{net}30"), pod, true);
+            path.commit().unwrap();
+            let refused: Vec<_> = path.refused().keys().cloned().collect();
+            assert_eq!(refused, [ServiceKey::new("shop", "s30")]);
+            assert!(path.verify().unwrap());
+        }
     });
 }
 
@@ -534,5 +711,23 @@ fn a_chain_that_comes_back_counts_as_led_to() {
             kernel,
             vec![remove("v", vec![Element::of(addr(1), jump("d"))]), Op::DeleteChain("d".into())],
         );
+    });
+}
+
+#[test]
+fn a_map_that_fills_up_is_exchanged_for_a_larger_one() {
+    holds(|kernel| {
+        for (net, pod) in [("10.1.", "10.0.0.5"), ("2001:db8::", "fd00::5")] {
+            let mut path = DataPath::new(Under(&mut *kernel), 7);
+            path.commit().unwrap();
+            let mut full = 0;
+            for n in 0..800 {
+                let last =
+                    if net.contains(':') { format!("{n:x}") } else { format!("{}.{}", n / 250, n % 250 + 1) };
+                stage(&mut path, &format!("s{n}"), &format!("{net}{last}"), pod, false);
+                full += usize::from(path.commit_ready().unwrap().full);
+            }
+            assert_eq!((full, path.len()), (1, 800), "once, at three quarters of 1024");
+        }
     });
 }

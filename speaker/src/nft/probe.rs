@@ -119,6 +119,28 @@ fn needs() -> Vec<Need> {
             ),
         ],
     ));
+    // A map to which a rule adds elements that end.
+    let clients = set(vec![Field::Protocol], Some(Data::Fields(vec![Field::Protocol])), false);
+    let clients = match clients {
+        Op::AddSet(set) => Op::AddSet(Set { dynamic: true, ..set }),
+        other => other,
+    };
+    needs.push(need(
+        "maps that rules add to",
+        "nf_tables",
+        vec![
+            chain(filter),
+            clients,
+            Op::AddRule(
+                Arc::from(CHAIN),
+                vec![
+                    Expr::Meta(Meta::Protocol, Reg(0)),
+                    Expr::Meta(Meta::Protocol, Reg(1)),
+                    Expr::Renew { map: Arc::from(SET), key: Reg(0), data: Reg(1), timeout_ms: 1_000 },
+                ],
+            ),
+        ],
+    ));
     let ranges = set(vec![Field::Ipv4, Field::Ipv4], None, true);
     needs.push(need("ranges in concatenations", "nf_tables", vec![ranges]));
     needs
@@ -136,6 +158,7 @@ fn set(key: Vec<Field>, data: Option<Data>, interval: bool) -> Op {
         key,
         data,
         interval,
+        dynamic: false,
         anonymous: false,
         size,
         userdata: Vec::new(),

@@ -57,9 +57,11 @@ fn every_expression_of_the_data_path_is_tried() {
     let front = Frontend {
         owned: true,
         admission: Admission::Anyone,
-        spread: Spread::Flow,
+        spread: Spread::Client,
+        affinity: Some(10_800),
         route: Route::Cluster { targets: Box::from([target]) },
         draining: Box::default(),
+        lost: Box::default(),
     };
     let key = FrontendKey { addr: "192.0.2.100".parse().unwrap(), protocol: Protocol::Tcp, port };
     path.set_service(&ServiceKey::new("shop", "web"), vec![(key, front)]);

@@ -1,7 +1,7 @@
 //! The data path's own thread: it writes what it is given to the kernel, tries again what the kernel refused, and
 //! looks every few seconds whether the table still is as it was left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Batch, Report};
 use crate::datapath::{Committed, DataPath, NodeNet};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, chain};
 use crate::metrics::Metrics;
 use crate::view::Watermark;
 
@@ -27,6 +27,9 @@ const VERIFY: Duration = Duration::from_secs(2);
 
 /// The first and the longest wait before a refused batch is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
+
+/// How long Services that the kernel does not take wait until they are tried again unchanged.
+const TRY_REFUSED: Duration = Duration::from_secs(30);
 
 /// At most so many Services are named when the kernel refuses: as many as a `SpeakerStatus` holds.
 const NAMED: usize = 100;
@@ -52,8 +55,21 @@ pub struct Applier<K: Kernel> {
     grace: Option<(u64, JoinHandle<()>)>,
     /// How much of the API is in the kernel.
     reached: Watermark,
-    /// How many endpoints each Service in the data path has, over all its front ends.
-    endpoints: HashMap<ServiceKey, usize>,
+    /// The Services in the data path.
+    services: HashMap<ServiceKey, Staged>,
+    /// The Services that the kernel does not take, as they were reported last, and why.
+    refused: BTreeMap<ServiceKey, String>,
+    /// When they are tried again.
+    try_refused: Instant,
+}
+
+/// A Service in the data path.
+#[derive(Debug)]
+struct Staged {
+    /// How many endpoints it has, over all its front ends.
+    endpoints: usize,
+    /// Its addresses.
+    vips: Vec<IpAddr>,
 }
 
 /// What the thread waits for.
@@ -87,7 +103,6 @@ impl<K: Kernel + 'static> Applier<K> {
         pulse: Pulse,
     ) -> Self {
         let (batches, reports) = channels;
-        let (pending, endpoints) = (Pending::default(), HashMap::new());
         Self {
             path,
             batches,
@@ -95,11 +110,13 @@ impl<K: Kernel + 'static> Applier<K> {
             metrics,
             ready,
             pulse,
-            pending,
+            pending: Pending::default(),
             commits: 0,
             grace: None,
             reached: Watermark::default(),
-            endpoints,
+            services: HashMap::new(),
+            refused: BTreeMap::new(),
+            try_refused: Instant::now(),
         }
     }
 
@@ -126,6 +143,7 @@ impl<K: Kernel + 'static> Applier<K> {
             if verified.elapsed() >= VERIFY && self.commits > 0 {
                 verified = Instant::now();
                 due |= self.found_changed();
+                due |= self.refused_may_go_in();
             }
             if due {
                 self.commit()?;
@@ -174,10 +192,11 @@ impl<K: Kernel + 'static> Applier<K> {
         for change in going.into_iter().chain(staying) {
             if let Some(frontends) = change.frontends {
                 let endpoints = frontends.iter().map(|(_, front)| endpoints(front)).sum();
-                self.endpoints.insert(change.key.clone(), endpoints);
+                let staged = Staged { endpoints, vips: change.vips.clone() };
+                self.services.insert(change.key.clone(), staged);
                 self.path.set_service(&change.key, frontends);
             } else {
-                self.endpoints.remove(&change.key);
+                self.services.remove(&change.key);
                 self.path.remove_service(&change.key);
             }
             pending.vips.push((change.key, change.vips));
@@ -213,11 +232,44 @@ impl<K: Kernel + 'static> Applier<K> {
         }
     }
 
+    /// Whether the kernel would take now what it refused before.
+    fn refused_may_go_in(&mut self) -> bool {
+        if self.refused.is_empty() || Instant::now() < self.try_refused {
+            return false;
+        }
+        self.try_refused = Instant::now() + TRY_REFUSED;
+        if let Err(error) = self.path.retry_refused() {
+            tracing::warn!(error = %chain(&error), "what the kernel refused cannot be tried again");
+        }
+        self.path.is_incomplete()
+    }
+
+    /// The Services that the kernel has begun or ceased to refuse, with the addresses it serves for them.
+    fn note_refused(&mut self) {
+        let now = self.path.refused();
+        if *now != self.refused {
+            let before = mem::replace(&mut self.refused, now.clone());
+            let changed = before
+                .keys()
+                .chain(now.keys())
+                .filter(|key| before.contains_key(key) != now.contains_key(key));
+            let served = changed.filter_map(|key| Some((key.clone(), self.services.get(key)?.vips.clone())));
+            self.pending.vips.extend(served);
+            self.try_refused = Instant::now() + TRY_REFUSED;
+        }
+        for (key, vips) in &mut self.pending.vips {
+            if self.refused.contains_key(key) {
+                vips.clear();
+            }
+        }
+    }
+
     fn commit(&mut self) -> Result<(), ApplierStopped> {
         let began = Instant::now();
         let report = match self.path.commit_ready() {
             Ok(committed) => {
                 self.commits += 1;
+                self.note_refused();
                 self.measure(&committed, began);
                 if self.pending.retry.is_some() {
                     tracing::info!("the kernel took the data path after all");
@@ -242,7 +294,12 @@ impl<K: Kernel + 'static> Applier<K> {
                     self.pending.vips =
                         pending.vips.extract_if(.., |(key, _)| waiting.contains(key)).collect();
                 }
-                Report::Committed { vips: pending.vips, watermark: self.reached, commits: self.commits }
+                Report::Committed {
+                    vips: pending.vips,
+                    watermark: self.reached,
+                    commits: self.commits,
+                    refused: self.refused.clone(),
+                }
             }
             Err(error) => {
                 self.metrics.kernel_errors.inc();
@@ -272,9 +329,9 @@ impl<K: Kernel + 'static> Applier<K> {
             metrics.sync_seconds.observe(since.elapsed().as_secs_f64());
         }
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        metrics.services.set(gauge(self.endpoints.len()));
+        metrics.services.set(gauge(self.services.len() - self.refused.len()));
         metrics.frontends.set(gauge(self.path.len()));
-        metrics.endpoints.set(gauge(self.endpoints.values().sum()));
+        metrics.endpoints.set(gauge(self.services.values().map(|staged| staged.endpoints).sum()));
     }
 }
 
@@ -284,18 +341,6 @@ fn endpoints(front: &Frontend) -> usize {
         Route::Cluster { targets } => targets.len(),
         Route::Local { everywhere, .. } => everywhere.len(),
     }
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

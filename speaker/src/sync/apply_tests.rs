@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
+use landfall_core::addr::AddrRange;
 use landfall_core::endpoints::Target;
 use landfall_core::frontend::{Admission, FrontendKey, Spread};
 use landfall_core::service::Protocol;
@@ -62,7 +63,11 @@ struct Rig {
 }
 
 fn rig() -> Rig {
-    let kernel = Shared::default();
+    rig_on(FakeKernel::new())
+}
+
+fn rig_on(kernel: FakeKernel) -> Rig {
+    let kernel = Shared(Arc::new(Mutex::new(kernel)));
     let (batches_out, batches) = mpsc::channel(BATCHES);
     let (reports_out, reports) = mpsc::channel(REPORTS);
     let (health, metrics) = (Health::new(), Metrics::default());
@@ -109,7 +114,9 @@ async fn the_first_batch_makes_the_speaker_ready_and_is_reported_with_its_addres
         let mut rig = rig();
         assert_eq!(rig.health.closed_gates(), ["data path"]);
         rig.send(vec![change("a", vip, pod)], 7).await;
-        let Report::Committed { vips, watermark, commits } = rig.report().await else { panic!("refused") };
+        let Report::Committed { vips, watermark, commits, .. } = rig.report().await else {
+            panic!("refused")
+        };
         assert_eq!(vips, [(ServiceKey::new("shop", "a"), vec![vip.parse::<IpAddr>().unwrap()])]);
         assert_eq!((watermark.services, commits), (7, 1));
         assert!(rig.health.closed_gates().is_empty());
@@ -145,6 +152,58 @@ async fn a_table_that_somebody_deleted_is_written_anew() {
         assert_eq!((watermark.services, commits), (7, 2), "nothing else was to do");
         assert!(rig.kernel.0.lock().unwrap().table(TABLE).is_some());
         assert_eq!((rig.metrics.foreign_changes.get(), rig.metrics.full_commits.get()), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn an_element_that_somebody_removed_is_written_anew_where_it_can_be_removed() {
+    for ((vip, pod), map) in VIPS.into_iter().zip(["vip4", "vip6"]) {
+        let mut rig = rig_on(FakeKernel::without_ownership());
+        rig.send(vec![change("a", vip, pod)], 7).await;
+        rig.report().await;
+        let element = |rig: &Rig| {
+            let kernel = rig.kernel.0.lock().unwrap();
+            kernel.table(TABLE).unwrap().set(map).unwrap().elements.values().next().cloned()
+        };
+        let removed = element(&rig).unwrap();
+        let ops = vec![model::Op::Remove { set: map.into(), elements: vec![removed.clone()] }];
+        rig.kernel.0.lock().unwrap().stranger(&model::Batch { table: TABLE.into(), ops }).unwrap();
+        let Report::Committed { commits: 2, .. } = rig.report().await else { panic!("refused") };
+        assert_eq!(element(&rig), Some(removed));
+        assert_eq!((rig.metrics.foreign_changes.get(), rig.metrics.full_commits.get()), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_the_kernel_does_not_take_is_told_and_the_others_are_served() {
+    for (vip, pod) in VIPS {
+        let other = if vip.contains(':') { "2001:db8:50::101" } else { "192.0.2.101" };
+        let spoilt = |at: &str| {
+            let mut change = change("bad", at, pod);
+            // Ranges that overlap are refused; they are merged long before they get here.
+            let host = || AddrRange::new(pod.parse().unwrap(), pod.parse().unwrap()).unwrap();
+            for (_, front) in change.frontends.iter_mut().flatten() {
+                front.admission = Admission::Ranges(Arc::from([host(), host()]));
+            }
+            change
+        };
+        let mut rig = rig();
+        rig.send(vec![change("a", vip, pod), spoilt(other)], 7).await;
+        let Report::Committed { mut vips, refused, watermark, .. } = rig.report().await else {
+            panic!("refused")
+        };
+        vips.retain(|(_, vips)| !vips.is_empty());
+        assert_eq!(vips, [(ServiceKey::new("shop", "a"), vec![vip.parse::<IpAddr>().unwrap()])]);
+        let names: Vec<_> = refused.keys().map(|key| key.name.to_string()).collect();
+        assert_eq!((names, watermark.services), (vec!["bad".to_owned()], 7));
+        assert_eq!(rig.metrics.services.get(), 1);
+
+        // Mended, it goes in and its address may be announced.
+        rig.send(vec![change("bad", other, pod)], 8).await;
+        let Report::Committed { vips, refused, .. } = rig.report().await else { panic!("refused") };
+        let bad = (ServiceKey::new("shop", "bad"), vec![other.parse::<IpAddr>().unwrap()]);
+        assert!(vips.contains(&bad) && vips.iter().all(|entry| *entry == bad), "{vips:?}");
+        assert!(refused.is_empty());
     }
 }
 

@@ -25,7 +25,7 @@ struct Rig {
     wanted: watch::Receiver<Arc<Wanted>>,
     answering: watch::Sender<Arc<Owned>>,
     state: watch::Receiver<Arc<KernelState>>,
-    transitions: mpsc::Receiver<Transition>,
+    notices: mpsc::Receiver<Notice>,
     _tasks: JoinSet<Result<(), ChannelClosed>>,
 }
 
@@ -36,7 +36,7 @@ fn rig() -> Rig {
     let (wanted_out, wanted) = watch::channel(Arc::default());
     let (answering_out, answering) = watch::channel(Arc::default());
     let (state_out, state) = watch::channel(Arc::default());
-    let (transitions_out, transitions) = mpsc::channel(TRANSITIONS);
+    let (notices_out, notices) = mpsc::channel(NOTICES);
     let ports = Ports {
         arrived,
         batches: batches_out,
@@ -44,7 +44,7 @@ fn rig() -> Rig {
         wanted: wanted_out,
         answering,
         state: state_out,
-        transitions: transitions_out,
+        notices: notices_out,
     };
     let mut tasks = JoinSet::new();
     let pulse = Health::new().pulse("sync", DEADLINE);
@@ -56,7 +56,7 @@ fn rig() -> Rig {
         wanted,
         answering: answering_out,
         state,
-        transitions,
+        notices,
         _tasks: tasks,
     }
 }
@@ -95,6 +95,13 @@ impl Rig {
         self.arrived.send(Arrived { at: Instant::now(), observed }).await.unwrap();
     }
 
+    async fn transition(&mut self) -> Transition {
+        match timeout(DEADLINE, self.notices.recv()).await.unwrap().unwrap() {
+            Notice::Announcement(transition) => transition,
+            refused @ Notice::Refused { .. } => panic!("{refused:?}"),
+        }
+    }
+
     async fn set(&self, name: &str, vip: &str, version: u64) {
         let change = view::Change::Set(key(name), facts(name, vip));
         self.report(Observed::Service(change, version)).await;
@@ -123,7 +130,8 @@ impl Rig {
 
     async fn commit(&self, batch: Batch) {
         let vips = batch.changes.into_iter().map(|change| (change.key, change.vips)).collect();
-        let report = Report::Committed { vips, watermark: batch.watermark, commits: 1 };
+        let report =
+            Report::Committed { vips, watermark: batch.watermark, commits: 1, refused: BTreeMap::new() };
         self.reports.send(report).await.unwrap();
     }
 
@@ -142,7 +150,7 @@ async fn serving(name: &str, vip: &str) -> Rig {
     rig.commit(batch).await;
     rig.wanted(|wanted| wanted.vips.len() == 1).await;
     rig.answering.send_replace(holding(vip, 1));
-    timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+    rig.transition().await;
     rig
 }
 
@@ -273,16 +281,33 @@ async fn a_refusal_is_told_and_forgotten_with_the_next_success() {
     let mut rig = serving("a", VIPS[0]).await;
     let refused = Report::Refused { services: vec![key("a")], reason: "no space".to_owned() };
     rig.reports.send(refused).await.unwrap();
-    let state = timeout(DEADLINE, rig.state.wait_for(|state| state.refused.is_some()))
+    let state = timeout(DEADLINE, rig.state.wait_for(|state| !state.refused.is_empty()))
         .await
         .unwrap()
         .unwrap()
         .clone();
-    assert_eq!(state.refused, Some((vec![key("a")], "no space".to_owned())));
+    assert_eq!(state.refused, BTreeMap::from([(key("a"), "no space".to_owned())]));
     assert!(state.watermark.is_some(), "what is in the kernel stays there");
-    let done = Report::Committed { vips: Vec::new(), watermark: Watermark::default(), commits: 2 };
-    rig.reports.send(done).await.unwrap();
-    timeout(DEADLINE, rig.state.wait_for(|state| state.refused.is_none())).await.unwrap().unwrap();
+    rig.reports.send(committed(2, &[])).await.unwrap();
+    timeout(DEADLINE, rig.state.wait_for(|state| state.refused.is_empty())).await.unwrap().unwrap();
+}
+
+fn committed(commits: u64, refused: &[&str]) -> Report {
+    let refused = refused.iter().map(|name| (key(name), "no such thing".to_owned())).collect();
+    Report::Committed { vips: Vec::new(), watermark: Watermark::default(), commits, refused }
+}
+
+#[tokio::test]
+async fn users_of_a_service_that_the_kernel_does_not_take_are_told_once() {
+    let mut rig = serving("a", VIPS[0]).await;
+    rig.reports.send(committed(2, &["a", "unknown"])).await.unwrap();
+    let told = timeout(DEADLINE, rig.notices.recv()).await.unwrap().unwrap();
+    let reason = "no such thing".to_owned();
+    assert_eq!(told, Notice::Refused { service: key("a"), uid: "u1".into(), reason });
+    rig.reports.send(committed(3, &["a"])).await.unwrap();
+    timeout(DEADLINE, rig.state.wait_for(|state| state.commits == 3)).await.unwrap().unwrap();
+    assert!(rig.notices.try_recv().is_err());
+    assert_eq!(rig.state.borrow().refused.len(), 1);
 }
 
 #[tokio::test]
@@ -291,12 +316,12 @@ async fn gains_and_losses_are_told_once_each() {
         let mut rig = serving("a", vip).await;
         rig.answering.send_replace(holding(vip, 1));
         rig.answering.send_replace(Arc::default());
-        let lost = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        let lost = rig.transition().await;
         assert_eq!((lost.service, lost.addr, lost.iface), (key("a"), vip.parse().unwrap(), None));
         rig.answering.send_replace(holding(vip, 2));
-        let gained = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        let gained = rig.transition().await;
         assert_eq!((gained.iface, &*gained.uid), (Some(Iface::new("eth0")), "u1"));
-        assert!(rig.transitions.try_recv().is_err());
+        assert!(rig.notices.try_recv().is_err());
     }
 }
 
@@ -305,11 +330,11 @@ async fn a_service_that_lost_its_address_is_told_of_the_withdrawal() {
     for vip in VIPS {
         let mut rig = serving("a", vip).await;
         rig.answering.send_replace(holding(vip, 2));
-        let gained = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        let gained = rig.transition().await;
         assert!(gained.iface.is_some());
         rig.report(Observed::Service(view::Change::Delete(key("a")), 9)).await;
         rig.answering.send_replace(Arc::default());
-        let lost = timeout(DEADLINE, rig.transitions.recv()).await.unwrap().unwrap();
+        let lost = rig.transition().await;
         assert_eq!((lost.service, &*lost.uid, lost.iface), (key("a"), "u1", None));
     }
 }
