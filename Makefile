@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/lab
 CARGO_TEST := cargo test --locked --no-fail-fast
 
-.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e soak demo bench install-cli clean
+.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e soak fuzz demo bench install-cli clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-e2e: root images lab ## Tests in the lab, one binary after the other (root)
 soak: ## Long runs of the randomised tests: twenty times the histories of 'make test'
 	LANDFALL_HISTORIES=200000 $(CARGO_TEST) -p landfall-controller --lib model
 	LANDFALL_SOAK=20 $(CARGO_TEST) -p landfall-core --lib model
+
+fuzz: ## A long run of every decoder: ten minutes each with cargo-fuzz, or without it a million damaged inputs
+	@scripts/fuzz.sh
 
 demo: root deps images lab ## A cluster, hello-world reached through Landfall, source ranges, failover (root)
 	cargo build --locked -p kubectl-landfall

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use landfall_core::name::Iface;
 use landfall_core::segment::{Segment, Segments};
 
+pub use fact::understands;
 pub use monitor::{LinkError, Monitor, open};
 
 /// A 48-bit Ethernet address.

@@ -39,6 +39,13 @@ pub(super) struct Address {
     pub(super) net: IpNet,
 }
 
+/// Whether these bytes are a message of rtnetlink that says something of interest; as the monitor reads it, for tests
+/// that damage it.
+#[must_use]
+pub fn understands(bytes: &[u8]) -> bool {
+    NetlinkMessage::deserialize(bytes).is_ok_and(|message| fact(message).is_some())
+}
+
 /// What a message says; `None` when it is of no interest.
 pub(super) fn fact(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Fact> {
     match message.payload {
