@@ -17,7 +17,7 @@ use landfall_core::frontend::{Admission, FrontendKey};
 use landfall_core::service::Protocol;
 use landfall_speaker::l2::arp;
 use landfall_speaker::link;
-use landfall_speaker::nft::conntrack::{self, Gone, Stay};
+use landfall_speaker::nft::conntrack::{self, Gone, Kept, Stay};
 use landfall_speaker::nft::wire::Messages;
 use landfall_speaker::nft::{decode, encode, watch};
 
@@ -88,7 +88,7 @@ pub fn links(bytes: &[u8]) {
 #[must_use]
 pub fn gone() -> Gone {
     let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let stay = Stay { endpoints: Some(BTreeSet::new()), sources: Admission::Nobody };
+    let stay = Stay { endpoints: Kept::Only(BTreeSet::new()), sources: Admission::Nobody };
     let fronts = addresses.into_iter().flat_map(|addr| {
         Protocol::ALL.map(|protocol| FrontendKey {
             addr,
