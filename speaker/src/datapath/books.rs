@@ -13,9 +13,9 @@ use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
 
 use super::counts::Counts;
 use super::keys;
-use super::layout::{Bank, Chain, Map, RECORDS, Timer, source_nat};
+use super::layout::{Bank, Chain, Map, PLAN, RECORDS, Timer, source_nat};
 use super::rules::Builder;
-use crate::nft::model::{Element, Op, Value, Verdict};
+use crate::nft::model::{Bytes, Element, Op, Value, Verdict};
 
 /// A hash of the kernel is made anew when it is filled beyond this part of its size (in percent): nothing waits
 /// for the moment when an element no longer fits.
@@ -158,13 +158,13 @@ impl Books {
             Change::Insert(slot, entry) => (slot, entry, banks.1, &mut plan.insert),
         };
         let inserted = matches!(change, Change::Insert(..));
-        let map = match slot {
-            Slot::External => Map::Service,
-            Slot::Internal => Map::Internal,
-            Slot::SourceNat => Map::SourceNat,
-            Slot::Endpoint(..) => Map::Endpoint,
-            Slot::Record => Map::Record,
-            Slot::Source(_) => return,
+        let map = match (slot, entry) {
+            (Slot::External, _) => Map::Service,
+            (Slot::Internal, _) => Map::Internal,
+            (_, Entry::SourceNat(decision)) => source_nat(decision),
+            (Slot::Endpoint(..), _) => Map::Endpoint,
+            (Slot::Record, _) => Map::Record,
+            (Slot::Source(_) | Slot::SourceNat, _) => return,
         };
         let (at, value) = match (slot, entry) {
             (Slot::Endpoint(space, index), Entry::Target(target)) => {
@@ -173,7 +173,7 @@ impl Books {
             (_, Entry::Dispatch(dispatch)) => {
                 let chain = Chain::of(dispatch, bank);
                 self.use_chain(chain, inserted);
-                (keys::front(key), Value::Verdict(Verdict::Goto(chain.name())))
+                (keys::front(key), Value::Data(class(chain)))
             }
             (_, Entry::Record(timeout_s)) => {
                 let timer = Timer { family: key.family(), timeout_s };
@@ -184,7 +184,7 @@ impl Books {
                 }
                 (keys::front(key), Value::Verdict(Verdict::Jump(timer.name())))
             }
-            (_, Entry::SourceNat(decision)) => (keys::front(key), Value::Verdict(source_nat(decision))),
+            (_, Entry::SourceNat(_)) => (keys::front(key), Value::None),
             _ => return,
         };
         target.entry((map, key.family())).or_default().push(Element::of(at, value));
@@ -334,7 +334,11 @@ impl Plan {
         // Guards before the chains they lead to.
         let (guards, others): (Vec<Chain>, Vec<Chain>) =
             self.chains_old.into_iter().partition(|chain| chain.guard.is_some());
-        for chain in guards.into_iter().chain(others) {
+        let old: Vec<Chain> = guards.into_iter().chain(others).collect();
+        if !old.is_empty() {
+            main.push(Op::Remove { set: PLAN.into(), elements: old.iter().copied().map(lead).collect() });
+        }
+        for chain in old {
             main.push(Op::DeleteChain(chain.name()));
         }
         for timer in self.timers_old {
@@ -349,6 +353,19 @@ impl Plan {
 fn dynamic_chains(builder: &mut Builder, chains: &[Chain]) {
     let (guards, others): (Vec<Chain>, Vec<Chain>) = chains.iter().partition(|chain| chain.guard.is_some());
     others.into_iter().chain(guards).for_each(|chain| builder.dynamic_chain(chain));
+    if !chains.is_empty() {
+        let elements = chains.iter().copied().map(lead).collect();
+        builder.push(Op::Insert { set: PLAN.into(), id: None, elements });
+    }
+}
+
+/// The element that leads from a chain's number to the chain.
+pub(super) fn lead(chain: Chain) -> Element {
+    Element::of(class(chain), Value::Verdict(Verdict::Goto(chain.name())))
+}
+
+fn class(chain: Chain) -> Bytes {
+    Bytes::EMPTY.with(&chain.class().to_ne_bytes())
 }
 
 fn insert(builder: &mut Builder, elements: Elements) {

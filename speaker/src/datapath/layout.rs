@@ -9,11 +9,18 @@ use landfall_core::addr::Family;
 use landfall_core::diff::{Dispatch, Outcome, SourceNat, Space};
 use landfall_core::frontend::Spread;
 
-use crate::nft::model::{Data, Field, Name, Set, Verdict};
+use crate::nft::model::{Data, Field, Name, Set};
 use crate::nft::userdata;
 
 /// The name of the table, in the family `inet`.
 pub const TABLE: &str = "landfall";
+
+/// The map from a [`Chain::class`] to its chain.
+///
+/// Front ends name their chain by a number, and this map leads on from there: inserting an element that leads to a
+/// chain makes the kernel check the whole table for loops (`nft_table_validate`), which walks every such element as
+/// often as rules look into its map. Here there are as many as there are chains, not as many as there are front ends.
+pub const PLAN: &str = "plan";
 
 /// The greatest number of records of where a client went, in each family. A client beyond it goes where its address
 /// leads, as long as the endpoints stay the same: that is the same endpoint each time. A record takes some 150 bytes.
@@ -49,8 +56,10 @@ pub enum Map {
     Internal,
     /// Front end and index -> endpoint.
     Endpoint,
-    /// Front end -> what becomes of the source address.
-    SourceNat,
+    /// Front ends whose connections get a source address of the node.
+    Masquerade,
+    /// Front ends whose connections keep their source address.
+    Keep,
     /// Front end and client -> endpoint, made by the kernel itself.
     Affinity,
     /// Front end -> how long it is recorded where a client went.
@@ -73,11 +82,12 @@ pub enum Map {
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Service,
         Self::Internal,
         Self::Endpoint,
-        Self::SourceNat,
+        Self::Masquerade,
+        Self::Keep,
         Self::Affinity,
         Self::Record,
         Self::Source(Bank::A),
@@ -101,7 +111,8 @@ impl Map {
             Self::Service => format!("svc{number}"),
             Self::Internal => format!("int{number}"),
             Self::Endpoint => format!("ep{number}"),
-            Self::SourceNat => format!("masq{number}"),
+            Self::Masquerade => format!("masq{number}"),
+            Self::Keep => format!("keep{number}"),
             Self::Affinity => format!("aff{number}"),
             Self::Record => format!("rec{number}"),
             Self::Source(Bank::A) => format!("src{number}a"),
@@ -130,17 +141,22 @@ impl Map {
         };
         let front = vec![addr, Field::Protocol, Field::Port];
         let (key, data) = match self {
-            Self::Service | Self::Internal | Self::SourceNat | Self::Record => (front, Some(Data::Verdict)),
+            Self::Service | Self::Internal => (front, Some(Data::Fields(vec![Field::Class]))),
+            Self::Record => (front, Some(Data::Verdict)),
             Self::Endpoint => {
                 ([front, vec![Field::Integer]].concat(), Some(Data::Fields(vec![addr, Field::Port])))
             }
             Self::Affinity => ([front, vec![addr]].concat(), Some(Data::Fields(vec![addr, Field::Port]))),
             Self::Source(_) => ([front, vec![addr]].concat(), None),
-            Self::Shut => (front, None),
+            Self::Masquerade | Self::Keep | Self::Shut => (front, None),
             Self::Vip | Self::Ping | Self::Door | Self::Pods => (vec![addr], None),
             Self::Hairpin => (vec![addr, addr], None),
         };
-        let userdata = if self == Self::Endpoint { userdata::endpoints(family) } else { Vec::new() };
+        let userdata = match self {
+            Self::Endpoint => userdata::endpoints(family),
+            Self::Service | Self::Internal => userdata::to_classes(),
+            _ => Vec::new(),
+        };
         Set {
             name: self.name(family),
             id,
@@ -183,6 +199,33 @@ impl Chain {
         self.guard.is_none() && matches!(self.outcome, Outcome::Reject | Outcome::Drop)
     }
 
+    /// The number by which [`Map::Service`] and [`Map::Internal`] name it, as [`PLAN`] knows it: a letter's worth of kind
+    /// in the highest byte, the number of endpoints below.
+    #[must_use]
+    pub fn class(self) -> u32 {
+        const REJECT: u32 = 1;
+        const DROP: u32 = 2;
+        let (kind, number) = match self.outcome {
+            Outcome::Forward { space, spread, count } => {
+                let kind = match (space, spread) {
+                    (Space::Everywhere, Spread::Flow) => 1,
+                    (Space::Everywhere, Spread::Client) => 2,
+                    (Space::Local, Spread::Flow) => 3,
+                    (Space::Local, Spread::Client) => 4,
+                };
+                (kind, count)
+            }
+            Outcome::Reject => (5, REJECT),
+            Outcome::Drop => (5, DROP),
+        };
+        let guard: u32 = match self.guard {
+            None => 0,
+            Some(Bank::A) => 0x10,
+            Some(Bank::B) => 0x20,
+        };
+        (guard + kind) << 24 | number
+    }
+
     /// Its name: `n5` chooses one of five endpoints, `h5` the one the client had or one by its address alone, `l5` and `lh5` among those
     /// on this node; `fwa_n5` looks at the source first.
     #[must_use]
@@ -208,13 +251,13 @@ impl Chain {
     }
 }
 
-/// The verdict in the map of source addresses.
+/// The set of the front ends for whose connections that is decided.
 #[must_use]
-pub fn source_nat(decision: SourceNat) -> Verdict {
-    Verdict::Goto(Arc::from(match decision {
-        SourceNat::Masquerade => "masq",
-        SourceNat::Keep => "keep",
-    }))
+pub const fn source_nat(decision: SourceNat) -> Map {
+    match decision {
+        SourceNat::Masquerade => Map::Masquerade,
+        SourceNat::Keep => Map::Keep,
+    }
 }
 
 /// A chain that records where clients went; it exists while a front end uses it. One per family, since `nft` 1.0.6

@@ -10,15 +10,17 @@ use landfall_core::frontend::Spread;
 
 mod exprs;
 
+use super::books::lead;
 use super::keys::LOCAL_OFFSET;
-use super::layout::{Chain, Map, Timer};
+use super::layout::{Chain, Map, PLAN, Timer};
 use crate::nft::model::{
     Base, ChainKind, Ct, Data, Element, Expr, Field, Header, Hook, Into, Meta, Name, NatKind, Op, Refusal,
     Reg, Set, Value, Verdict, ct_state, ct_status,
 };
+use crate::nft::userdata;
 use exprs::{
     addr_len, after_addr, byte, dispatches, door, find, host32, load_destination, load_front, load_port,
-    load_source, nfproto, of_family, per_family, protocol_is, translate, unchanged,
+    load_source, nfproto, no_priority, of_family, per_family, protocol_is, translate, unchanged,
 };
 
 /// Just before kube-proxy's -100: the first chain that translates a connection decides.
@@ -70,18 +72,24 @@ impl Builder {
                 self.ops.push(Op::AddSet(map.declare(family, id, size(map, family))));
             }
         }
-        let id = self.id();
-        self.ops.push(Op::AddSet(Set {
-            name: Arc::from(LIVE),
-            id,
-            key: vec![Field::Family],
-            data: Some(Data::Verdict),
-            interval: false,
-            dynamic: false,
-            anonymous: false,
-            size: Some(2),
-            userdata: Vec::new(),
-        }));
+        let named = [
+            (LIVE, Field::Family, Some(2), Vec::new()),
+            (PLAN, Field::Class, None, userdata::from_classes()),
+        ];
+        for (name, key, size, userdata) in named {
+            let id = self.id();
+            self.ops.push(Op::AddSet(Set {
+                name: Arc::from(name),
+                id,
+                key: vec![key],
+                data: Some(Data::Verdict),
+                interval: false,
+                dynamic: false,
+                anonymous: false,
+                size,
+                userdata,
+            }));
+        }
     }
 
     /// The chains that are always there, except those the kernel calls.
@@ -91,6 +99,7 @@ impl Builder {
 
         // Bound to what it already is, so that nobody after us translates it; the guard then refuses it.
         self.chain("rej", None);
+        self.rule("rej", no_priority().to_vec());
         for family in FAMILIES {
             let mut rule = of_family(family);
             rule.extend(unchanged(family, NatKind::Destination));
@@ -99,6 +108,8 @@ impl Builder {
         let lives = FAMILIES
             .map(|family| Element::of(byte(nfproto(family)), Value::Verdict(Verdict::Goto("rej".into()))));
         self.ops.push(Op::Insert { set: Arc::from(LIVE), id: None, elements: lives.to_vec() });
+        let fixed = [Outcome::Reject, Outcome::Drop].map(|outcome| lead(Chain { guard: None, outcome }));
+        self.ops.push(Op::Insert { set: Arc::from(PLAN), id: None, elements: fixed.to_vec() });
 
         self.chain("masq", None);
         self.rule("masq", vec![Expr::Masquerade]);
@@ -207,10 +218,12 @@ impl Builder {
         self.chain("post", Some(nat(Hook::Postrouting, SNAT_PRIORITY)));
         // Before the decision about the source, which ends the look at the packet.
         for family in FAMILIES {
-            self.post(family, Map::Record);
+            self.post(family, Map::Record, Into::Verdict, None);
         }
         for family in FAMILIES.into_iter().chain(FAMILIES) {
-            self.post(family, Map::SourceNat);
+            for (set, chain) in [(Map::Masquerade, "masq"), (Map::Keep, "keep")] {
+                self.post(family, set, Into::Nothing, Some(Verdict::Goto(chain.into())));
+            }
         }
     }
 
@@ -275,10 +288,10 @@ impl Builder {
     }
 
     /// Looks translated connections up by what they were addressed to first.
-    fn post(&mut self, family: Family, map: Map) {
+    fn post(&mut self, family: Family, map: Map, into: Into, then: Option<Verdict>) {
         let protocols = self.protocols();
         let port = Reg(after_addr(family, 0).0 + 1);
-        let rule = vec![
+        let mut rule = vec![
             Expr::Ct(Ct::Status, Reg(0)),
             Expr::Mask(Reg(0), host32(ct_status::DESTINATION_NAT)),
             Expr::Differs(Reg(0), host32(0)),
@@ -287,8 +300,9 @@ impl Builder {
             Expr::Ct(Ct::OriginalDestination(family), Reg(0)),
             Expr::Meta(Meta::Protocol, after_addr(family, 0)),
             Expr::Ct(Ct::OriginalPort, port),
-            Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Verdict },
+            Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into },
         ];
+        rule.extend(then.map(Expr::Verdict));
         self.rule("post", rule);
     }
 
@@ -309,6 +323,7 @@ impl Builder {
                 }
             }
             (None, Outcome::Forward { space, spread, count }) => {
+                self.ops.push(Op::AddRule(name.clone(), no_priority().to_vec()));
                 if spread == Spread::Client {
                     for family in FAMILIES {
                         let rule = self.recorded(family);

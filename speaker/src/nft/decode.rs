@@ -296,10 +296,15 @@ fn family(number: u32) -> Option<Family> {
 fn expression(attrs: &Attrs<'_>) -> Option<Expr> {
     let data = attrs.nest(rule::EXPR_DATA)?;
     Some(match attrs.find(rule::EXPR_NAME).and_then(text)? {
+        "meta" if data.find(expr::META_SREG).is_some() => match data.be32(expr::META_KEY)? {
+            expr::META_PRIORITY => Expr::SetPriority(reg(&data, expr::META_SREG)?),
+            _ => return None,
+        },
         "meta" => Expr::Meta(
             match data.be32(expr::META_KEY)? {
                 expr::META_NFPROTO => Meta::Family,
                 expr::META_L4PROTO => Meta::Protocol,
+                expr::META_PRIORITY => Meta::Priority,
                 _ => return None,
             },
             reg(&data, expr::META_DREG)?,
@@ -367,6 +372,9 @@ fn expression(attrs: &Attrs<'_>) -> Option<Expr> {
             _ => return None,
         }),
         "counter" => Expr::Counter,
+        "immediate" if data.be32(expr::IMMEDIATE_DREG)? != expr::REG_VERDICT => {
+            Expr::Load(reg(&data, expr::IMMEDIATE_DREG)?, value_of(&data, expr::IMMEDIATE_DATA)?)
+        }
         "immediate" => Expr::Verdict(verdict(&data.nest(expr::IMMEDIATE_DATA)?.nest(elem::DATA_VERDICT)?)?),
         _ => return None,
     })

@@ -291,8 +291,17 @@ fn expression_data(w: &mut Writer, found: &Expr) {
                 match key {
                     Meta::Family => expr::META_NFPROTO,
                     Meta::Protocol => expr::META_L4PROTO,
+                    Meta::Priority => expr::META_PRIORITY,
                 },
             );
+        }
+        Expr::SetPriority(from) => {
+            w.be32(expr::META_KEY, expr::META_PRIORITY);
+            w.be32(expr::META_SREG, reg(*from));
+        }
+        Expr::Load(into, data) => {
+            w.be32(expr::IMMEDIATE_DREG, reg(*into));
+            value(w, expr::IMMEDIATE_DATA, data.as_slice());
         }
         Expr::Payload { header, offset, len, into } => {
             w.be32(expr::PAYLOAD_DREG, reg(*into));

@@ -126,6 +126,7 @@ fn fields() -> impl Strategy<Value = Vec<Field>> {
         Field::Ipv6,
         Field::Protocol,
         Field::Port,
+        Field::Class,
     ]);
     prop::collection::vec(field, 1..=5)
 }
@@ -161,7 +162,7 @@ fn exprs() -> impl Strategy<Value = Expr> {
     ]);
     let kind = prop::sample::select(vec![NatKind::Source, NatKind::Destination]);
     prop_oneof![
-        (prop::sample::select(vec![Meta::Family, Meta::Protocol]), reg())
+        (prop::sample::select(vec![Meta::Family, Meta::Protocol, Meta::Priority]), reg())
             .prop_map(|(key, to)| Expr::Meta(key, to)),
         (header, any::<u32>(), any::<u32>(), reg()).prop_map(|(header, offset, len, into)| Expr::Payload {
             header,
@@ -171,6 +172,8 @@ fn exprs() -> impl Strategy<Value = Expr> {
         }),
         (ct, reg()).prop_map(|(key, to)| Expr::Ct(key, to)),
         reg().prop_map(Expr::SourceType),
+        reg().prop_map(Expr::SetPriority),
+        (reg(), bytes(16)).prop_map(|(into, data)| Expr::Load(into, data)),
         (reg(), bytes(16)).prop_map(|(from, data)| Expr::Equal(from, data)),
         (reg(), bytes(16)).prop_map(|(from, data)| Expr::Differs(from, data)),
         (reg(), bytes(16)).prop_map(|(at, mask)| Expr::Mask(at, mask)),

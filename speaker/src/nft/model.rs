@@ -102,6 +102,8 @@ pub enum Field {
     Protocol,
     /// A port in network byte order.
     Port,
+    /// A traffic class, four bytes in host byte order.
+    Class,
 }
 
 impl Field {
@@ -115,6 +117,7 @@ impl Field {
             Self::Ipv6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Class => 23,
         }
     }
 
@@ -128,6 +131,7 @@ impl Field {
             8 => Some(Self::Ipv6),
             12 => Some(Self::Protocol),
             13 => Some(Self::Port),
+            23 => Some(Self::Class),
             _ => None,
         }
     }
@@ -136,7 +140,7 @@ impl Field {
     #[must_use]
     pub const fn width(self) -> u32 {
         match self {
-            Self::Integer | Self::Ipv4 => 4,
+            Self::Integer | Self::Ipv4 | Self::Class => 4,
             Self::Ipv6 => 16,
             Self::Family | Self::Protocol => 1,
             Self::Port => 2,
@@ -239,6 +243,8 @@ pub enum Meta {
     Family,
     /// The transport protocol.
     Protocol,
+    /// The packet's priority, in host byte order; 0 unless somebody has set it.
+    Priority,
 }
 
 /// What is asked about a packet's connection.
@@ -319,6 +325,10 @@ pub enum Expr {
     Ct(Ct, Reg),
     /// Loads the type of the packet's source address as the routing table sees it (`fib saddr type`).
     SourceType(Reg),
+    /// Sets the packet's priority from a register. A value survives the end of a rule only in the packet.
+    SetPriority(Reg),
+    /// Loads a constant.
+    Load(Reg, Bytes),
     /// Goes on only if the register equals the bytes.
     Equal(Reg, Bytes),
     /// Goes on only if the register differs from the bytes.
@@ -392,7 +402,7 @@ impl Expr {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Meta(..) => "meta",
+            Self::Meta(..) | Self::SetPriority(_) => "meta",
             Self::Payload { .. } => "payload",
             Self::Ct(..) => "ct",
             Self::SourceType(_) => "fib",
@@ -406,7 +416,7 @@ impl Expr {
             Self::Redirect => "redir",
             Self::Reject(_) => "reject",
             Self::Counter => "counter",
-            Self::Verdict(_) => "immediate",
+            Self::Verdict(_) | Self::Load(..) => "immediate",
         }
     }
 }

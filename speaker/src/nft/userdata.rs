@@ -15,6 +15,9 @@ const KEY_TYPEOF: u8 = 3;
 const DATA_TYPEOF: u8 = 4;
 const DATA_INTERVAL: u8 = 6;
 
+/// `BYTEORDER_HOST_ENDIAN` of `nft`.
+const HOST_BYTE_ORDER: u32 = 1;
+
 /// `enum expr_types` of `nft`.
 const EXPR_PAYLOAD: u32 = 7;
 const EXPR_META: u32 = 9;
@@ -55,6 +58,19 @@ pub fn endpoints(family: Family) -> Vec<u8> {
         number(DATA_INTERVAL, 0),
     ]
     .concat()
+}
+
+/// The record of a map to [`Field::Class`](super::model::Field::Class): without it `nft` takes these numbers for ones
+/// in network byte order.
+#[must_use]
+pub fn to_classes() -> Vec<u8> {
+    [number(KEY_BYTE_ORDER, 0), number(DATA_BYTE_ORDER, HOST_BYTE_ORDER)].concat()
+}
+
+/// The record of a map from [`Field::Class`](super::model::Field::Class), for the same reason.
+#[must_use]
+pub fn from_classes() -> Vec<u8> {
+    [number(KEY_BYTE_ORDER, HOST_BYTE_ORDER), number(DATA_BYTE_ORDER, 0)].concat()
 }
 
 /// An expression: its type, and what it was made of.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use landfall_core::addr::Family;
 
-use crate::datapath::layout::Map;
+use crate::datapath::layout::{Map, PLAN};
 use crate::nft::model::{Bytes, Expr, Header, Hook, Into, Meta, Name, NatKind, Reg};
 
 /// The name of a chain for one family.
@@ -57,10 +57,24 @@ pub(super) fn load_front(family: Family) -> [Expr; 3] {
     [load_destination(family, Reg(0)), Expr::Meta(Meta::Protocol, protocol), load_port(Reg(protocol.0 + 1))]
 }
 
+/// To the chain that a map names for the front end.
+///
+/// The number goes by way of the packet's priority, since `nft` knows no way from one map into the next but through
+/// something that a statement sets. The chain takes it back ([`no_priority`]).
 fn dispatch(family: Family, map: Map) -> Vec<Expr> {
     let mut rule = load_front(family).to_vec();
-    rule.push(Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Verdict });
+    rule.extend([
+        Expr::Lookup { set: map.name(family), id: None, key: Reg(0), into: Into::Reg(Reg(0)) },
+        Expr::SetPriority(Reg(0)),
+        Expr::Meta(Meta::Priority, Reg(0)),
+        Expr::Lookup { set: Arc::from(PLAN), id: None, key: Reg(0), into: Into::Verdict },
+    ]);
     rule
+}
+
+/// Sets the packet's priority back to what packets have.
+pub(super) fn no_priority() -> [Expr; 2] {
+    [Expr::Load(Reg(0), host32(0)), Expr::SetPriority(Reg(0))]
 }
 
 pub(super) fn load_source(family: Family, into: Reg) -> Expr {
