@@ -558,7 +558,7 @@ fn a_status_written_by_hand_has_to_be_one() {
         "capacity": "18446744073709551616", "assigned": "1", "available": "18446744073709551615",
         "quarantined": "0", "reserved": "0", "conflicting": "0",
     }});
-    for status in [counts, resting(256)] {
+    for status in [counts, resting(4_096)] {
         let (code, answer) = write(&status);
         assert_eq!(code, 200, "{}", answer["message"]);
     }
@@ -567,10 +567,10 @@ fn a_status_written_by_hand_has_to_be_one() {
         (json!({"ipv6": {"capacity": "1"}}), "status.ipv6.assigned"),
         (json!({"conditions": [{"type": "Ready"}]}), "status.conditions[0].status"),
         (json!({"resting": [{"address": "192.0.2.7", "until": "soon"}]}), "status.resting[0].until"),
-        (resting(257), "status.resting"),
+        (resting(4_097), "status.resting"),
     ] {
         let (code, answer) = write(&status);
-        assert_eq!(code, 422, "{answer}");
+        assert_eq!(code, 422, "{field}: {}", answer["message"]);
         assert!(blames(&answer, field, ""), "{field}: {}", answer["message"]);
     }
 }
