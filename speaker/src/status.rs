@@ -14,7 +14,7 @@ use landfall_crds::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::metrics::{Metrics, Outcome};
 use crate::ownership::Peers;
@@ -25,6 +25,11 @@ pub const FIELD_MANAGER: &str = "landfall-speaker";
 
 /// The shortest time between two writes, whatever happens.
 const PACE: Duration = Duration::from_millis(500);
+
+/// After a write nothing is written for so many times as long as it took, and at most so long: a status with thousands
+/// of addresses is work for the API server and for all who watch it.
+const PAUSE: u32 = 20;
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
@@ -89,12 +94,13 @@ pub async fn run(
             }
             continue;
         }
+        let begun = Instant::now();
         // An object that was never written in this run may not exist.
         match writer.write(&status, written.is_none()).await {
             Ok(()) => {
                 metrics.status_write(Outcome::Written);
                 written = Some(status);
-                wait = PACE;
+                wait = (begun.elapsed() * PAUSE).clamp(PACE, LONGEST_PAUSE);
             }
             Err(error) => {
                 metrics.status_write(Outcome::Failed);

@@ -40,6 +40,11 @@ pub const NOTICES: usize = 256;
 /// How often the loop shows that it is alive when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// After what may be announced was said, so many times as long as that took nothing is said again, and at most so long:
+/// less than a change waits for its announcement to stop.
+const PUBLICATION_PAUSE: u32 = 20;
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// A Service that changed.
 #[derive(Debug)]
 pub struct Change {
@@ -181,6 +186,8 @@ pub struct Sync {
     holds: Holds,
     wanted: Arc<Wanted>,
     published: bool,
+    /// Before this nothing is published again.
+    next_publication: Instant,
     answered: Arc<Owned>,
     /// The Services, with their uids, that were told of an address announced for them.
     told: HashMap<IpAddr, (ServiceKey, Arc<str>)>,
@@ -202,6 +209,7 @@ impl Sync {
             holds: Holds::default(),
             wanted: Arc::default(),
             published: false,
+            next_publication: Instant::now(),
             answered: Arc::default(),
             told: HashMap::new(),
             oldest: None,
@@ -216,7 +224,9 @@ impl Sync {
             pulse.beat();
             self.publish();
             let work = self.has_work(Instant::now());
-            let wake = self.holds.next().unwrap_or_else(|| Instant::now() + HEARTBEAT);
+            let publication = self.view.plans_stale().then_some(self.next_publication);
+            let wake = self.holds.next().into_iter().chain(publication).min();
+            let wake = wake.unwrap_or_else(|| Instant::now() + HEARTBEAT);
             tokio::select! {
                 arrived = self.ports.arrived.recv() => self.take_in(arrived.ok_or(ChannelClosed("the watches"))?),
                 report = self.ports.reports.recv() => {
@@ -249,9 +259,13 @@ impl Sync {
     }
 
     /// Says what may be announced, once everything that decides about it is known and in the kernel.
+    ///
+    /// That means all addresses, and work for those who share them out and announce them: in a flood of changes it
+    /// is said from time to time, so that most of the node's time is left for other things.
     fn publish(&mut self) {
         let started = self.ports.state.borrow().watermark.is_some();
-        if !started || !self.view.ready_to_announce() {
+        let begun = Instant::now();
+        if !started || !self.view.ready_to_announce() || begun < self.next_publication {
             return;
         }
         if let Some(wanted) = self.view.take_plans() {
@@ -260,6 +274,7 @@ impl Sync {
                 self.wanted = Arc::new(wanted);
                 self.ports.wanted.send_replace(Arc::clone(&self.wanted));
             }
+            self.next_publication = begun + (begun.elapsed() * PUBLICATION_PAUSE).min(LONGEST_PAUSE);
         }
     }
 
@@ -271,8 +286,8 @@ impl Sync {
         let answering = self.ports.answering.borrow();
         self.holds.update(now, self.view.dirty(), |key| {
             // Another Service may go on announcing an address that this one loses: nothing to wait for then.
-            let announced =
-                |addr: &IpAddr| answering.vips.contains_key(addr) && !self.wanted.vips.contains_key(addr);
+            let going = |addr: &IpAddr| self.view.plans_stale() || !self.wanted.vips.contains_key(addr);
+            let announced = |addr: &IpAddr| answering.vips.contains_key(addr) && going(addr);
             self.view.leaving(key).any(|addr| announced(&addr))
         });
         let cidrs = pod_cidrs(&self.view, &self.cluster_cidrs);

@@ -83,6 +83,8 @@ fn substance(table: &FakeTable) -> BTreeMap<String, Vec<String>> {
         elements
             .extend(set.elements.values().map(|element| one_bank(&format!("{:?}", with_one_bank(element)))));
         elements.sort();
+        // The same chain before each of the two sets is one.
+        elements.dedup();
     }
     for (name, chain) in &table.chains {
         let rules = chain.rules.iter().map(|rule| one_bank(&format!("{:?}", named(table, rule)))).collect();

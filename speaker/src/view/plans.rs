@@ -20,6 +20,12 @@ impl View {
         std::mem::take(&mut self.plans_stale).then(|| self.plans())
     }
 
+    /// Whether [`View::take_plans`] would give any.
+    #[must_use]
+    pub const fn plans_stale(&self) -> bool {
+        self.plans_stale
+    }
+
     pub(super) fn plans(&self) -> Wanted {
         let mut rules = Rules { view: self, by_pool: HashMap::new() };
         let mut vips = BTreeMap::new();
