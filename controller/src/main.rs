@@ -9,7 +9,7 @@ use landfall_controller::{cleanup, run};
 /// The word that makes the program clean up instead of running.
 const CLEANUP: &str = "cleanup";
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let mut words: Vec<_> = std::env::args_os().collect();
     let asked = words.iter().position(|word| word == CLEANUP);
