@@ -30,7 +30,7 @@ const NODES_WITHIN: Duration = Duration::from_secs(90);
 pub struct Options {
     /// Its name; labs of different names run side by side.
     pub name: LabName,
-    /// Number of nodes, 1 to 50.
+    /// Number of nodes, up to 50. Without any it is a control plane for an [`Arena`](crate::arena::Arena).
     pub nodes: u8,
     /// Who serves the cluster's Service addresses.
     pub kube_proxy: KubeProxy,
@@ -70,8 +70,8 @@ impl Lab {
         say: &(dyn Fn(&str) + Sync),
     ) -> Result<(Self, Reaper)> {
         preflight::check(options.kube_proxy)?;
-        if !(1..=MAX_NODES).contains(&options.nodes) {
-            return Err(Error::Usage(format!("a lab has 1 to {MAX_NODES} nodes")));
+        if options.nodes > MAX_NODES {
+            return Err(Error::Usage(format!("a lab has at most {MAX_NODES} nodes")));
         }
         let description = Description {
             instance: instance(),
@@ -211,7 +211,7 @@ impl Lab {
         self.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)
     }
 
-    fn create(&self, path: &str, object: &Value) -> Result<()> {
+    pub(crate) fn create(&self, path: &str, object: &Value) -> Result<()> {
         let answer = api(self.name(), "POST", path, Some(("application/json", object)))?;
         http::expect(answer, &[201], &format!("the API server, given an object for {path},")).map(|_| ())
     }
@@ -254,7 +254,7 @@ impl Lab {
         (1..=self.description.nodes).map(|number| self.node_numbered(number))
     }
 
-    fn node_numbered(&self, number: u8) -> Node<'_> {
+    pub(crate) fn node_numbered(&self, number: u8) -> Node<'_> {
         Node { state: &self.state, description: &self.description, hierarchies: &self.hierarchies, number }
     }
 

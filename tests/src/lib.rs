@@ -8,10 +8,12 @@
 //! The program `lab` and the tests use the same code: [`Lab`] is a lab, [`Host`] a host of it, [`wait`] waits.
 
 mod access;
+pub mod arena;
 mod capture;
 pub mod cgroup;
 pub mod client;
 mod command;
+pub mod contender;
 mod control;
 mod down;
 mod error;
@@ -32,6 +34,7 @@ pub mod reaper;
 pub mod recorder;
 mod registry;
 mod report;
+pub mod responder;
 mod shared;
 pub mod spawn;
 mod state;

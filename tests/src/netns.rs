@@ -60,7 +60,7 @@ pub(crate) fn delete(netns: &str) -> Result<()> {
 
 /// Makes a network namespace in which nothing depends on how the machine is set up: a new namespace takes over the
 /// IPv4 settings of the machine's own, which a distribution or a container engine may have changed.
-fn add(netns: &str) -> Result<()> {
+pub(crate) fn add(netns: &str) -> Result<()> {
     command::run(command::tool("ip").args(["netns", "add", netns]))?;
     sysctl(
         netns,
@@ -79,7 +79,7 @@ fn add(netns: &str) -> Result<()> {
     )
 }
 
-fn forward(netns: &str) -> Result<()> {
+pub(crate) fn forward(netns: &str) -> Result<()> {
     sysctl(netns, &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])
 }
 

@@ -78,7 +78,7 @@ enum Verb {
 
 #[derive(Args)]
 struct Up {
-    /// Number of nodes.
+    /// Number of nodes; 0 for a control plane alone.
     #[arg(long, default_value_t = 3)]
     nodes: u8,
     /// Who serves the cluster's Service addresses.
