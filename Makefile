@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/lab
 CARGO_TEST := cargo test --locked --no-fail-fast
 
-.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e soak fuzz demo bench install-cli clean
+.PHONY: help deps build images lab generate lint root test test-unit test-netns test-e2e test-long soak fuzz demo bench install-cli clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-netns: root ## Tests against the kernel in network namespaces (root)
 
 test-e2e: root images lab ## Tests in the lab, one binary after the other (root)
 	$(CARGO_TEST) -p landfall-lab --test 'lab_*' --test 'e2e_*' -- --test-threads=1
+
+test-long: root images lab ## The data path against kube-proxy's: 300 random configurations (root)
+	LANDFALL_CONFIGURATIONS=300 $(CARGO_TEST) -p landfall-lab --test e2e_dataplane
 
 soak: ## Long runs of the randomised tests: twenty times the histories of 'make test'
 	LANDFALL_HISTORIES=200000 $(CARGO_TEST) -p landfall-controller --lib model

@@ -172,6 +172,9 @@ impl<'a> Arena<'a> {
         lines.extend([
             "route add default via 192.0.2.12".into(),
             "route add default via 2001:db8:50::12".into(),
+            // But for this range (RFC 2544): forwarded once, a SYN that was not translated yet would leave an entry in
+            // conntrack, and the next one from its port would not be translated either.
+            "route add blackhole 198.18.0.0/15".into(),
         ]);
         netns::ip_batch(&node, &lines)?;
         netns::forward(&node)?;
@@ -182,6 +185,7 @@ impl<'a> Arena<'a> {
                 ("ipv4/icmp_ratelimit", "0"),
                 ("ipv6/icmp/ratelimit", "0"),
                 ("ipv4/icmp_msgs_per_sec", "100000"),
+                ("ipv4/icmp_msgs_burst", "100000"),
             ],
         )?;
         let mut lines = own_range("10.200.0.0/15", "fd00:200::/31");

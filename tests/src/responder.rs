@@ -1,10 +1,11 @@
 //! Endpoints that say who they are: every connection and datagram is answered with the address and port it arrived
 //! at and the address it came from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::arena::{Arena, Place};
@@ -40,9 +41,9 @@ fn serve(addresses: &[IpAddr], ready: &Sender<Result<()>>) -> Result<()> {
             for port in PORTS {
                 let at = SocketAddr::new(*address, port);
                 let listener = TcpListener::bind(at).await.doing(|| format!("listen at {at}"))?;
-                let socket = UdpSocket::bind(at).await.doing(|| format!("take datagrams at {at}"))?;
+                let socket = UdpSocket::bind(at).doing(|| format!("take datagrams at {at}"))?;
+                std::thread::spawn(move || datagrams(&socket, at));
                 tasks.spawn(connections(listener, at));
-                tasks.spawn(datagrams(socket, at));
             }
         }
         let _ = ready.send(Ok(()));
@@ -63,12 +64,15 @@ async fn connections(listener: TcpListener, at: SocketAddr) {
     }
 }
 
-async fn datagrams(socket: UdpSocket, at: SocketAddr) {
+/// A thread of its own: a task that waits for room to answer one client would keep the others waiting.
+fn datagrams(socket: &UdpSocket, at: SocketAddr) {
+    // An answer that finds no room within this time is lost, as datagrams are.
+    let _ = socket.set_write_timeout(Some(Duration::from_millis(100)));
     let mut buffer = [0; 64];
     loop {
         // An error here tells of an earlier answer that found nobody.
-        if let Ok((_, peer)) = socket.recv_from(&mut buffer).await {
-            let _ = socket.send_to(&words(at, peer), peer).await;
+        if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&words(at, peer), peer);
         }
     }
 }
