@@ -149,6 +149,19 @@ pub fn processes(hierarchies: &[Hierarchy], lab: &LabName, leaf: Option<&str>) -
     found
 }
 
+/// The kernel's memory, in bytes, that is charged to the processes of a leaf, as far as the kernel charges it: v1's
+/// `memory.kmem.usage_in_bytes`, or `kernel` in v2's `memory.stat`. Nothing when neither is there.
+#[must_use]
+pub fn kernel_memory(hierarchies: &[Hierarchy], lab: &LabName, leaf: &str) -> Option<u64> {
+    hierarchies.iter().find_map(|hierarchy| {
+        let folder = hierarchy.mount.join(ROOT).join(lab.as_str()).join(leaf);
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let v1 = read("memory.kmem.usage_in_bytes").and_then(|text| text.trim().parse().ok());
+        let v2 = || read("memory.stat")?.lines().find_map(|line| line.strip_prefix("kernel ")?.parse().ok());
+        v1.or_else(v2)
+    })
+}
+
 /// Removes a lab's cgroups, or one leaf of them; returns the folders that are still there because a dying process
 /// keeps them.
 #[must_use]

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::arena::{Arena, Place};
-use crate::control;
+use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::pki::Pki;
 use crate::plan::{Families, HostName, KubeProxy};
@@ -35,8 +35,8 @@ impl fmt::Display for Contender {
 }
 
 impl Arena<'_> {
-    /// Starts the program on the node; its log is `log/NAME-LETTER.log` in the lab's folder. `more` are flags of its
-    /// own.
+    /// Starts the program on the node, in a cgroup of its own; its log is `log/NAME-LETTER.log` in the lab's folder.
+    /// `more` are flags of its own.
     pub fn start(&self, contender: Contender, more: &[&str]) -> Result<Process> {
         let state = &self.lab.state;
         // The way to the API server is an IPv4 one.
@@ -73,16 +73,28 @@ impl Arena<'_> {
         };
         argv.extend(more.iter().map(|flag| (*flag).to_owned()));
         env.extend([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]);
+        cgroup::create(&self.lab.hierarchies, self.lab.name(), &self.cgroup())?;
         spawn::spawn(&Spec {
             argv,
             env,
             log: state.log(&format!("{name}-{}", self.letter)),
             netns: self.netns(Place::Node),
             lab: self.lab.name().clone(),
-            cgroup: control::CGROUP.into(),
+            cgroup: self.cgroup(),
             hierarchies: self.lab.hierarchies.clone(),
             first_of_node: false,
         })
+    }
+
+    /// The kernel's memory in bytes that is charged to the program that was started, its packet rules included; see
+    /// [`cgroup::kernel_memory`].
+    #[must_use]
+    pub fn kernel_memory(&self) -> Option<u64> {
+        cgroup::kernel_memory(&self.lab.hierarchies, self.lab.name(), &self.cgroup())
+    }
+
+    fn cgroup(&self) -> String {
+        format!("arena-{}", self.letter)
     }
 }
 

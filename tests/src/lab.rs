@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cgroup::{self, Hierarchy};
+use crate::command;
 use crate::control::{self, ControlPlane, api, api_get, kubeconfig};
 use crate::down;
 use crate::error::{Doing, Error, Result};
@@ -36,13 +38,15 @@ pub struct Options {
     pub kube_proxy: KubeProxy,
     /// IP families.
     pub families: Families,
+    /// Another lab's store ([`Lab::save_store`]), to begin with a copy of it.
+    pub store: Option<PathBuf>,
 }
 
 impl Options {
     /// Three dual-stack nodes with kube-proxy in nftables mode.
     #[must_use]
     pub fn named(name: LabName) -> Self {
-        Self { name, nodes: 3, kube_proxy: KubeProxy::Nftables, families: Families::Dual }
+        Self { name, nodes: 3, kube_proxy: KubeProxy::Nftables, families: Families::Dual, store: None }
     }
 }
 
@@ -89,7 +93,7 @@ impl Lab {
             .doing(|| format!("create {}", lab.state.folder().display()))?;
         lab.state.describe(&lab.description)?;
         let reaper = Reaper::start(&lab.state, &lab.description)?;
-        let built = lab.build_up(say).and_then(|()| {
+        let built = lab.build_up(options.store.as_deref(), say).and_then(|()| {
             lab.description.complete = true;
             lab.state.describe(&lab.description)
         });
@@ -123,7 +127,20 @@ impl Lab {
         Ok(logs)
     }
 
-    fn build_up(&self, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
+    /// Ends the API server and its store and keeps a copy of what is in the store, for [`Options::store`]. The lab is of
+    /// no use afterwards.
+    pub fn save_store(&self, to: &Path) -> Result<()> {
+        self.stop_managers()?;
+        for part in ["kube-apiserver", "etcd"] {
+            let Some(process) = self.state.process(part) else { continue };
+            process.signal(Signal::SIGTERM)?;
+            let ended = || if process.alive() { None } else { Some(()) };
+            wait::until(Duration::from_secs(30), &format!("the end of {part}"), ended)?;
+        }
+        copy_folder(&self.state.path("etcd"), to)
+    }
+
+    fn build_up(&self, store: Option<&Path>, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
         let begin = Instant::now();
         let step = |what: &str| say(&format!("{:5.1} s  {what}", begin.elapsed().as_secs_f32()));
         let name = self.name();
@@ -131,6 +148,9 @@ impl Lab {
         Pki::at(self.state.path("pki")).create(self.families(), self.description.nodes)?;
         self.write_kubeconfigs()?;
         netns::make_lan(name, self.families())?;
+        if let Some(store) = store {
+            copy_folder(store, &self.state.path("etcd"))?;
+        }
         self.control_plane().start_stores()?;
         self.control_plane().start_proxy()?;
         for host in [HostName::Client, HostName::Client2] {
@@ -149,7 +169,10 @@ impl Lab {
         self.control_plane().wait_ready()?;
         step("API server ready");
         self.control_plane().start_managers()?;
-        self.allow_kube_proxy()?;
+        // A copied store has it.
+        if store.is_none() {
+            self.allow_kube_proxy()?;
+        }
         for node in self.nodes() {
             self.create("/api/v1/nodes", &node.object())?;
             node.release_kubelet()?;
@@ -267,6 +290,16 @@ impl Lab {
             ))),
         }
     }
+}
+
+/// Copies a folder and all in it, whole or not at all.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let scratch = to.with_extension("new");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).doing(|| format!("remove {}", scratch.display()))?;
+    }
+    command::run(command::tool("cp").arg("-a").arg(from).arg(&scratch))?;
+    fs::rename(&scratch, to).doing(|| format!("write {}", to.display()))
 }
 
 /// A word that no other run of the lab has.

@@ -51,4 +51,4 @@ pub use oci::write_program_image;
 pub use plan::{Families, HostName, KubeProxy, LabName, mac_text};
 pub use preflight::root;
 pub use shared::TestNs;
-pub use toolchain::{Toolchain, checkout};
+pub use toolchain::{Toolchain, cache_folder, checkout};

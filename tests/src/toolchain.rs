@@ -329,7 +329,8 @@ fn key(component: &Component, folder: &Path, go_release: &str) -> Result<String>
     Ok(format!("{:x}", hash.finalize()).chars().take(16).collect())
 }
 
-fn cache_folder() -> Result<PathBuf> {
+/// Where the lab keeps what it need not make again; the folder may be deleted at any time.
+pub fn cache_folder() -> Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))

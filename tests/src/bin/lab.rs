@@ -182,8 +182,12 @@ fn bring_up(name: &LabName, up: &Up) -> anyhow::Result<()> {
         let again = format!("the lab \"{name}\" is up already; `lab down` takes it down");
         return Err(Error::Usage(again).into());
     }
-    let options =
-        Options { name: name.clone(), nodes: up.nodes, kube_proxy: up.kube_proxy, families: up.ip_families };
+    let options = Options {
+        nodes: up.nodes,
+        kube_proxy: up.kube_proxy,
+        families: up.ip_families,
+        ..Options::named(name.clone())
+    };
     Lab::up(&checkout()?, &options, &say)?;
     Ok(())
 }

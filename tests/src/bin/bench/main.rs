@@ -4,6 +4,7 @@
 //!   the cluster; for Landfall, and in the same lab, one after the other, for `MetalLB` with kube-proxy.
 //! - `bench memory`: resident memory of controller and speaker with thousands of Services.
 //! - `bench allocation`: crowds of Services created at once: latency, rate, writes and CPU.
+//! - `bench dataplane`: the data path beside kube-proxy's, with up to 50,000 Services.
 //! - `bench takeover`: how long nobody allocates after the leader is gone.
 //! - `bench ledger`: the decision alone, by the size of the pool and the addresses in use.
 //! - `bench pool-size`: one allocation from pools of very different sizes.
@@ -12,6 +13,7 @@
 
 mod allocation;
 mod client;
+mod dataplane;
 mod latency;
 mod ledger;
 mod memory;
@@ -60,6 +62,27 @@ enum What {
         #[arg(long, default_value_t = 1_000)]
         peer: usize,
     },
+    /// The data path beside kube-proxy's.
+    Dataplane {
+        /// How many Services there are, one cluster each.
+        #[arg(long, value_delimiter = ',', default_values_t = FULL)]
+        services: Vec<usize>,
+        /// How many endpoints each of them has.
+        #[arg(long, default_value_t = 10)]
+        endpoints: usize,
+        /// How many seconds one percent of the endpoints change in each.
+        #[arg(long, default_value_t = 60)]
+        churn: u64,
+        /// How many seconds each kind of traffic is measured.
+        #[arg(long, default_value_t = 5)]
+        traffic: u64,
+        /// With more Services than these, kube-proxy's iptables mode is left out.
+        #[arg(long, default_value_t = 10_000)]
+        iptables_up_to: usize,
+        /// Only data planes with this in their name: landfall, nftables or iptables.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
     /// From the leader's end to the next allocation.
     Takeover {
         /// How often the leader goes, in each way.
@@ -77,6 +100,7 @@ enum What {
 }
 
 const CROWDS: [usize; 3] = [100, 1_000, 10_000];
+const FULL: [usize; 4] = [100, 1_000, 10_000, 50_000];
 
 fn main() -> anyhow::Result<()> {
     root()?;
@@ -84,6 +108,14 @@ fn main() -> anyhow::Result<()> {
         What::Latency { rounds: 20, no_peer: false },
         What::Memory { services: 10_000, endpoints: 10 },
         What::Allocation { services: CROWDS.to_vec(), peer: 1_000 },
+        What::Dataplane {
+            services: FULL.to_vec(),
+            endpoints: 10,
+            churn: 60,
+            traffic: 5,
+            iptables_up_to: 10_000,
+            only: String::new(),
+        },
         What::Takeover { rounds: 5 },
         What::Ledger,
         What::PoolSize { rounds: 200 },
@@ -103,6 +135,12 @@ fn main() -> anyhow::Result<()> {
                     in_lab(1, KubeProxy::Nftables, |lab| allocation::compare(lab, peer))?;
                 }
             }
+            What::Dataplane { services, endpoints, churn, traffic, iptables_up_to, only } => {
+                let plan = dataplane::Plan { endpoints, churn, traffic, iptables_up_to, only };
+                for services in services {
+                    dataplane::run(services, &plan)?;
+                }
+            }
             What::Takeover { rounds } => in_lab(3, KubeProxy::Nftables, |lab| takeover::run(lab, rounds))?,
             What::Ledger => ledger::run()?,
             What::PoolSize { rounds } => in_lab(1, KubeProxy::None, |lab| pool_size::run(lab, rounds))?,
@@ -117,8 +155,16 @@ fn in_lab(
     kube_proxy: KubeProxy,
     work: impl FnOnce(&Lab) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    in_lab_like(|options| Options { nodes, kube_proxy, ..options }, work)
+}
+
+/// The same in a lab with other options.
+fn in_lab_like<T>(
+    change: impl FnOnce(Options) -> Options,
+    work: impl FnOnce(&Lab) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let name: landfall_lab::LabName = std::env::var("LANDFALL_LAB").as_deref().unwrap_or("bench").parse()?;
-    let options = Options { nodes, kube_proxy, ..Options::named(name.clone()) };
+    let options = change(Options::named(name.clone()));
     let lab = Lab::up(&checkout()?, &options, &|step| eprintln!("{step}"))?;
     let done = work(&lab);
     drop(lab);

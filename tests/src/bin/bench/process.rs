@@ -35,16 +35,26 @@ impl Process {
             Self::Part(pid) => std::fs::read_to_string(format!("/proc/{pid}/stat"))?,
             Self::OnNode(pid) => lab.host("n1")?.run(&["cat", &format!("/proc/{pid}/stat")])?,
         };
-        ticks(&stat).map(|ticks| Duration::from_secs(1) * ticks / USER_HZ).context("a line of /proc/PID/stat")
+        cpu_of(&stat)
     }
 }
 
+fn cpu_of(stat: &str) -> anyhow::Result<Duration> {
+    times_of(stat).map(|(user, system)| user + system)
+}
+
+/// The times in a line of `/proc/PID/stat`: for itself, and in the kernel.
+pub(crate) fn times_of(stat: &str) -> anyhow::Result<(Duration, Duration)> {
+    let (user, system) = ticks(stat).context("a line of /proc/PID/stat")?;
+    let time = |ticks: u32| Duration::from_secs(1) * ticks / USER_HZ;
+    Ok((time(user), time(system)))
+}
+
 /// Fields 14 and 15 (utime and stime, proc(5)) of a line of `/proc/PID/stat`.
-fn ticks(stat: &str) -> Option<u32> {
+fn ticks(stat: &str) -> Option<(u32, u32)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
-    let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user + system)
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -52,9 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_and_system_time_are_summed() {
+    fn user_and_system_time_are_found() {
         let stat = "12 (a) b (c)) S 1 12 12 0 -1 4194560 1 2 3 4 70 30 7 8 20 0 1 0 98765 1000 10";
-        assert_eq!(ticks(stat), Some(100));
+        assert_eq!(ticks(stat), Some((70, 30)));
         assert_eq!(ticks("12 (a"), None);
     }
 }
