@@ -59,6 +59,8 @@ pub(crate) fn flips(cluster: &Cluster<'_>, arena: &Arena<'_>, rounds: u8) -> any
         // The state at the start: from here on the watch sees changes.
         seen(&events, None)?;
         for round in 0..rounds {
+            // A change is measured, not one that has to wait until packets under way around the last one are gone.
+            std::thread::sleep(Duration::from_millis(250));
             let begin = Instant::now();
             let (wanted, met) = flip(cluster, arena, round)?;
             let seen = seen(&events, Some(&wanted))?;
