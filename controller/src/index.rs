@@ -21,6 +21,7 @@ use crate::pool_status;
 use crate::reservation_status;
 use crate::seen::{SeenPool, SeenReservation, SeenService};
 
+mod adopt;
 mod decide;
 mod fair;
 mod fold;

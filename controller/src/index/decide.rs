@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use landfall_core::addr::Family;
-use landfall_core::allocate::{Claimant, Obstacle, allocate, may_have};
+use landfall_core::allocate::{Claimant, Obstacle, allocate};
 use landfall_core::ledger::Terms;
 use landfall_core::name::{PoolName, ServiceKey};
 use landfall_core::pool::OnRemoval;
@@ -15,29 +15,8 @@ use super::{Entry, FOLD_EACH, Index};
 use crate::decision::{self, Desired, Write};
 use crate::seen::SeenService;
 
-/// The addresses in the status of a Service that it has from us, at most one of each family it wants: our condition
-/// says so, and users cannot write that.
-pub(super) fn proven(seen: &SeenService) -> Vec<IpAddr> {
-    let ours = seen.conditions.allocated.as_ref().is_some_and(|told| told.is_true);
-    if ours { wanted(seen) } else { Vec::new() }
-}
-
-/// The addresses in its status that a Service may have as far as families go: one of each it wants.
-fn wanted(seen: &SeenService) -> Vec<IpAddr> {
-    let mut families = seen.demand.as_ref().map_or(&[][..], |demand| demand.families.list()).to_vec();
-    let mut found = Vec::with_capacity(2);
-    for addr in &seen.ingress {
-        let family = Family::of(*addr);
-        if families.contains(&family) {
-            families.retain(|other| *other != family);
-            found.push(*addr);
-        }
-    }
-    found
-}
-
 /// What is needed to ask on behalf of a Service.
-struct Asking {
+pub(super) struct Asking {
     labels: Labels,
     namespace_labels: Labels,
     home: Vec<PoolName>,
@@ -65,6 +44,7 @@ impl Index {
             return;
         }
         let version = seen.version.number().unwrap_or(0);
+        let stood = self.services.get(&key).is_some_and(|entry| !entry.granted.is_empty() && entry.stands());
         match self.services.get_mut(&key) {
             Some(entry) if entry.seen == seen => return,
             Some(entry) => {
@@ -98,39 +78,10 @@ impl Index {
         }
         if self.started {
             self.adopt(&key);
-            self.adopt_edit(&key);
+            self.adopt_edit(&key, stood);
             self.settle(&key);
         }
         self.make_due(&key);
-    }
-
-    /// Somebody has written another address into the status of a Service that has one: it is taken over where the
-    /// Service might have asked for it.
-    fn adopt_edit(&mut self, key: &ServiceKey) {
-        let Some(entry) = self.services.get(key) else { return };
-        let Some(demand) = entry.seen.demand.clone() else { return };
-        if entry.in_flight || entry.granted.is_empty() || entry.seen.deleting {
-            return;
-        }
-        let held = self.ledger.held(key);
-        let written: Vec<IpAddr> =
-            wanted(&entry.seen).into_iter().filter(|addr| !held.contains(addr)).collect();
-        if written.is_empty() {
-            return;
-        }
-        let asking = self.asking(entry);
-        let terms = Terms::from(&demand);
-        for addr in written {
-            let allowed = may_have(&self.ledger, &self.pools, asking.claimant(key), &demand, addr).is_ok();
-            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
-                tracing::info!(service = %key, %addr, "taking over an address that somebody wrote into the status");
-                self.since.insert((key.clone(), addr), self.now);
-                if let Some(entry) = self.services.get_mut(key) {
-                    entry.granted.retain(|other| Family::of(*other) != Family::of(addr));
-                    entry.granted.push(addr);
-                }
-            }
-        }
     }
 
     /// The Service does not exist any more.
@@ -189,7 +140,7 @@ impl Index {
         self.due.extend(places);
     }
 
-    fn asking(&self, entry: &Entry) -> Asking {
+    pub(super) fn asking(&self, entry: &Entry) -> Asking {
         let labels = self.namespaces.get(&entry.seen.key.namespace);
         Asking {
             labels: entry.seen.labels.clone(),
@@ -197,32 +148,6 @@ impl Index {
             home: entry.seen.home(),
             on_removal: entry.seen.recorded_removal(),
             granted: entry.granted.clone(),
-        }
-    }
-
-    /// Takes over addresses that stand in the status of a Service which was given none by us: those that we have given
-    /// it in an earlier life, and those that it might have asked for.
-    pub(super) fn adopt(&mut self, key: &ServiceKey) {
-        let Some(entry) = self.services.get(key) else { return };
-        let Some(demand) = entry.seen.demand.clone() else { return };
-        if !entry.granted.is_empty() || entry.seen.deleting {
-            return;
-        }
-        let ours = proven(&entry.seen);
-        let asking = self.asking(entry);
-        let terms = Terms::from(&demand);
-        let mut adopted = Vec::new();
-        for addr in wanted(&entry.seen) {
-            let who = asking.claimant(key);
-            let allowed =
-                ours.contains(&addr) || may_have(&self.ledger, &self.pools, who, &demand, addr).is_ok();
-            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
-                self.since.insert((key.clone(), addr), self.now);
-                adopted.push(addr);
-            }
-        }
-        if let Some(entry) = self.services.get_mut(key) {
-            entry.granted = adopted;
         }
     }
 
@@ -407,7 +332,7 @@ impl Index {
 }
 
 impl Asking {
-    fn claimant<'a>(&'a self, key: &'a ServiceKey) -> Claimant<'a> {
+    pub(super) fn claimant<'a>(&'a self, key: &'a ServiceKey) -> Claimant<'a> {
         Claimant {
             key,
             labels: &self.labels,

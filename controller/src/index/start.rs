@@ -8,7 +8,7 @@ use landfall_core::reservation::Reservation;
 use landfall_crds::convert::resting;
 
 use super::Index;
-use super::decide::proven;
+use super::adopt::proven;
 use crate::seen::SeenReservation;
 
 /// The reservations that can be read.

@@ -106,9 +106,9 @@ impl Lacking {
     const fn rank(&self) -> u8 {
         match self {
             Self::SharingConflict { .. } => 0,
-            Self::SecondFamily(_) => 1,
-            Self::Requested(_) => 2,
-            Self::OutsidePool { .. } => 3,
+            Self::OutsidePool { .. } => 1,
+            Self::SecondFamily(_) => 2,
+            Self::Requested(_) => 3,
         }
     }
 
