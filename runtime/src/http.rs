@@ -1,29 +1,21 @@
 //! The HTTP endpoint of a program: `/healthz`, `/readyz` and `/metrics`, nothing else.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::net::TcpListener;
 
 use crate::health::Health;
+use crate::serve::{self, Answer, Connections};
 
 /// Connections served at the same time: kubelet and a few scrapers need a handful, and more would let anybody who
-/// reaches the port take the program's memory. One more ends the oldest: a probe is answered within a millisecond,
-/// so whoever holds connections open shuts nobody out.
+/// reaches the port take the program's memory.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to send its request, and a connection may live in all.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_TIMEOUT: Duration = Duration::from_mins(2);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -56,45 +48,12 @@ pub async fn listen(addr: SocketAddr) -> Result<TcpListener, HttpError> {
 
 /// Answers requests until it is dropped.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Arc<Registry>) {
-    let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    by_age.retain(|connection| !connection.is_finished());
-                    if by_age.len() >= MAX_CONNECTIONS
-                        && let Some(oldest) = by_age.pop_front()
-                    {
-                        oldest.abort();
-                    }
-                    by_age.push_back(connections.spawn(connection(stream, health.clone(), Arc::clone(&metrics))));
-                }
-                // Out of file descriptors or a client that went away: the next one may be served.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    let answer =
+        move |request: &Request<Incoming>| respond(request.method(), request.uri().path(), &health, &metrics);
+    serve::serve(listener, Connections::at_most(MAX_CONNECTIONS), answer).await;
 }
 
-async fn connection(stream: TcpStream, health: Health, metrics: Arc<Registry>) {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &health, &metrics);
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    // A client that breaks off is its own affair.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, served).await;
-}
-
-fn respond(method: &Method, path: &str, health: &Health, metrics: &Registry) -> Response<Full<Bytes>> {
+fn respond(method: &Method, path: &str, health: &Health, metrics: &Registry) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
@@ -112,7 +71,7 @@ fn respond(method: &Method, path: &str, health: &Health, metrics: &Registry) -> 
     }
 }
 
-fn verdict(what: &str, against: &[&str]) -> Response<Full<Bytes>> {
+fn verdict(what: &str, against: &[&str]) -> Answer {
     if against.is_empty() {
         text(StatusCode::OK, "ok\n".to_owned())
     } else {
@@ -120,11 +79,11 @@ fn verdict(what: &str, against: &[&str]) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: String) -> Answer {
     with_type(status, body, TEXT)
 }
 
-fn with_type(status: StatusCode, body: String, content_type: HeaderValue) -> Response<Full<Bytes>> {
+fn with_type(status: StatusCode, body: String, content_type: HeaderValue) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -135,8 +94,11 @@ fn with_type(status: StatusCode, body: String, content_type: HeaderValue) -> Res
 mod tests {
     use prometheus_client::metrics::counter::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
 
     use super::*;
+    use crate::serve::HEADER_TIMEOUT;
 
     async fn get(addr: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(addr).await.unwrap();

@@ -3,6 +3,7 @@
 
 pub mod health;
 pub mod http;
+pub mod serve;
 pub mod signal;
 pub mod supervise;
 pub mod telemetry;
