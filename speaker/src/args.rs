@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use landfall_runtime::telemetry::LogArgs;
 
 use crate::convert::ClassFilter;
+use crate::health_check;
 
 /// Announces the addresses of load-balanced Services from one node and carries their traffic to the pods.
 #[derive(Clone, Debug, Parser)]
@@ -54,6 +55,13 @@ pub struct Args {
     /// Whether spec.externalIPs of the Services are served
     #[arg(long, env = "LANDFALL_EXTERNAL_IPS", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub external_ips: bool,
+    /// Whether the healthCheckNodePorts of Services and the health of the node are served: "auto" (where no kube-proxy,
+    /// and nobody in its place, runs on the node), "always" (every such port that is free) or "never"
+    #[arg(long, env = "LANDFALL_HEALTH_CHECKS", value_name = "auto|always|never", default_value = "auto")]
+    pub health_checks: health_check::Mode,
+    /// Where the health of the node is served as kube-proxy serves it (/healthz, /livez), or "none"
+    #[arg(long, env = "LANDFALL_NODE_HEALTH", value_name = "ADDRESS|none", default_value = "[::]:10256")]
+    pub node_health: NodeHealth,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value = "[::]:9641")]
     pub listen: SocketAddr,
@@ -96,6 +104,24 @@ impl FromStr for NodePortAddresses {
                 };
                 list.split(',').map(parse).collect::<Result<Vec<IpNet>, _>>().map(Self::Within)
             }
+        }
+    }
+}
+
+/// Where the health of the node is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeHealth(pub Option<SocketAddr>);
+
+impl FromStr for NodeHealth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self(None)),
+            addr => addr
+                .parse()
+                .map(|addr| Self(Some(addr)))
+                .map_err(|_| format!("{addr:?} is neither \"none\" nor an address with a port")),
         }
     }
 }
@@ -145,6 +171,17 @@ mod tests {
         let error = parse(&["--nodeport-addresses=192.0.2.1"]).unwrap_err().to_string();
         assert!(error.contains("192.0.2.1") && error.contains("CIDR"), "{error}");
         assert!(!parse(&[]).unwrap().external_ips, "S87: off by default");
+    }
+
+    #[test]
+    fn health_checks_are_served_where_kube_proxy_does_not_unless_told_otherwise() {
+        // S120
+        let args = parse(&[]).unwrap();
+        assert_eq!(args.health_checks, health_check::Mode::Auto);
+        assert_eq!(args.node_health, NodeHealth(Some("[::]:10256".parse().unwrap())));
+        let args = parse(&["--health-checks=never", "--node-health=none"]).unwrap();
+        assert_eq!((args.health_checks, args.node_health), (health_check::Mode::Never, NodeHealth(None)));
+        assert!(parse(&["--health-checks=maybe"]).is_err() && parse(&["--node-health=10256"]).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use landfall_core::service::Protocol;
 
 pub use node::{NodeFacts, node};
 pub use policy::{Advertisement, Labels, Pool, Selector, advertisement, pool};
-pub use service::{ClassFilter, ServiceFacts, service, service_key};
+pub use service::{ClassFilter, HealthCheck, ServiceFacts, service, service_key};
 pub use slice::{SERVICE_NAME, SliceFacts, SliceKey, slice, slice_key};
 
 /// Shares the texts that thousands of objects repeat: names of namespaces, nodes and ports.

@@ -7,6 +7,7 @@ pub mod datapath;
 pub mod events;
 pub mod fake;
 pub mod gauges;
+pub mod health_check;
 pub mod kernel;
 pub mod l2;
 pub mod link;

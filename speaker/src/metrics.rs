@@ -83,6 +83,10 @@ pub struct Metrics {
     pub peers: Gauge,
     /// Whether signals are exchanged with the other speakers.
     pub in_touch: Gauge,
+    /// Health-check sockets that are open.
+    pub health_check_ports: Gauge,
+    /// Health-check sockets that are wanted here and could not be opened.
+    pub health_check_ports_missing: Gauge,
     watch_events: Family<OfKind, Counter>,
     watch_errors: Family<OfKind, Counter>,
     status_writes: Family<WithOutcome, Counter>,
@@ -107,6 +111,8 @@ impl Default for Metrics {
             peers_alive: Gauge::default(),
             peers: Gauge::default(),
             in_touch: Gauge::default(),
+            health_check_ports: Gauge::default(),
+            health_check_ports_missing: Gauge::default(),
             watch_events: Family::default(),
             watch_errors: Family::default(),
             status_writes: Family::default(),
@@ -162,6 +168,16 @@ impl Metrics {
             "in_touch",
             "1 while signals are exchanged with the other speakers",
             self.in_touch.clone(),
+        );
+        r.register(
+            "health_check_ports",
+            "Health-check sockets that are open",
+            self.health_check_ports.clone(),
+        );
+        r.register(
+            "health_check_ports_missing",
+            "Health-check sockets that could not be opened",
+            self.health_check_ports_missing.clone(),
         );
         r.register("watch_events", "Events of the watches", self.watch_events.clone());
         r.register("watch_errors", "Failures of the watches", self.watch_errors.clone());

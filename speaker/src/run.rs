@@ -26,7 +26,7 @@ use crate::ownership::lease;
 use crate::sync::{Applier, Sync};
 use crate::view::{Choices, Observed};
 use crate::watch::{Arrived, Watches};
-use crate::{events, gauges, l2, link, ownership, status, sync, watch as watches};
+use crate::{events, gauges, health_check, l2, link, ownership, status, sync, watch as watches};
 
 /// How long to wait for a connection to the API server.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -164,6 +164,7 @@ impl Parts {
         let (answering_out, answering) = watch::channel(Arc::default());
         let (peers_out, peers) = watch::channel(Arc::default());
         let (state_out, state) = watch::channel(Arc::default());
+        let (health_out, asked) = watch::channel(health_check::State::default());
 
         let kernel =
             nft::Kernel::open().context("cannot open the kernel's packet filter (NETLINK_NETFILTER)")?;
@@ -185,6 +186,7 @@ impl Parts {
             answering: answering.clone(),
             state: state_out,
             notices: notices_out,
+            health: health_out,
         };
         let pulse = health.pulse("sync", HANGS_AFTER);
         let choices =
@@ -214,6 +216,9 @@ impl Parts {
         let ports = status::Ports { answering, peers: peers.clone(), state };
         spawn(tasks, "status", status::run(client.clone(), node.clone(), ports, metrics.clone()));
         spawn(tasks, "gauges", gauges::run(peers.clone(), metrics.clone(), in_touch));
+
+        let settings = health_check::Settings::new(args.health_checks, args.node_health.0);
+        spawn(tasks, "health checks", health_check::run(settings, asked, metrics.clone()));
 
         let instance = args.pod_name.clone().unwrap_or_else(|| node.to_string());
         let reporter = events::Reporter { node, instance };

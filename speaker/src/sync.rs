@@ -6,6 +6,7 @@
 //! at once; whatever comes while the kernel is busy goes into the next batch together.
 
 mod apply;
+mod health;
 mod holds;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 pub use apply::{Applier, ApplierStopped};
 use holds::Holds;
 
+use crate::health_check;
 use crate::view::{Choices, View, Watermark};
 use crate::watch::Arrived;
 
@@ -169,6 +171,8 @@ pub struct Ports {
     pub state: watch::Sender<Arc<KernelState>>,
     /// Out: what users should know.
     pub notices: mpsc::Sender<Notice>,
+    /// Out: what other load balancers may ask this node.
+    pub health: watch::Sender<health_check::State>,
 }
 
 /// Why the loop stopped.
@@ -256,6 +260,7 @@ impl Sync {
         }
         // Most reports change nothing, and no batch will come of them.
         self.oldest = self.view.dirty().next().is_some().then(|| self.oldest.unwrap_or(at));
+        self.note_health();
     }
 
     /// Says what may be announced, once everything that decides about it is known and in the kernel.
@@ -297,6 +302,7 @@ impl Sync {
     /// Gives the data path everything that changed and need not wait.
     fn hand_over(&mut self) {
         let keys = self.view.take_dirty(|key| self.holds.holds(key));
+        self.note_health_checks(&keys);
         // With something held back, the kernel will not be as far as the view is.
         if self.holds.is_empty() {
             self.sent_watermark = self.view.watermark();
@@ -319,6 +325,7 @@ impl Sync {
     }
 
     fn learn(&mut self, report: Report) {
+        self.note_outcome(&report);
         match report {
             Report::Committed { vips, watermark, commits, refused } => {
                 for (key, vips) in vips {
@@ -393,3 +400,6 @@ async fn free(batches: &mpsc::Sender<Batch>) -> Result<(), ChannelClosed> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod health_tests;

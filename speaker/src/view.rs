@@ -3,6 +3,7 @@
 //! Nothing in here waits, sends or looks at a clock. Changes go in through [`View::apply`], decisions come out as
 //! values: which Services have to be computed anew, their front ends, and what may be announced where.
 
+mod health;
 mod plans;
 
 use std::borrow::Cow;

@@ -12,6 +12,9 @@ use super::address;
 /// The label by which users keep load-balancer traffic off a node (KEP-1143).
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// The taint by which the cluster autoscaler marks a node that it is about to delete (KEP-3836).
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// The label that says in which zone a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -30,6 +33,8 @@ pub struct NodeFacts {
     /// Whether it is known to be dead: somebody who made sure has given it the taint
     /// `node.kubernetes.io/out-of-service` (KEP-2268). A node that is only not ready may well carry traffic.
     pub dead: bool,
+    /// Whether it is about to go: it is being deleted, or the cluster autoscaler has marked it for that.
+    pub leaving: bool,
 }
 
 impl NodeFacts {
@@ -51,6 +56,8 @@ impl NodeFacts {
 #[must_use]
 pub fn node(object: k8s::Node) -> NodeFacts {
     let spec = object.spec.unwrap_or_default();
+    let marked = spec.taints.iter().flatten().any(|taint| taint.key == TO_BE_DELETED);
+    let leaving = marked || object.metadata.deletion_timestamp.is_some();
     let mut cidrs = spec.pod_cidrs.unwrap_or_default();
     // Single-stack clusters of old fill only the singular field.
     if cidrs.is_empty() {
@@ -64,7 +71,8 @@ pub fn node(object: k8s::Node) -> NodeFacts {
     listed.sort_by_key(|listed| listed.type_ != "InternalIP");
     // Names (Hostname, InternalDNS) are no addresses and drop out.
     let addresses = listed.iter().filter_map(|listed| address::address(&listed.address)).collect();
-    NodeFacts { labels: object.metadata.labels.unwrap_or_default(), pod_cidrs, addresses, dead }
+    let labels = object.metadata.labels.unwrap_or_default();
+    NodeFacts { labels, pod_cidrs, addresses, dead, leaving }
 }
 
 #[cfg(test)]
@@ -117,6 +125,20 @@ mod tests {
             assert_eq!(convert(json!({"metadata": {}, "spec": spec})).dead, dead, "{taint}");
         }
         assert!(!convert(json!({"metadata": {}})).dead);
+    }
+
+    #[test]
+    fn a_node_that_is_deleted_or_marked_for_it_is_leaving() {
+        // S121
+        let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+        for (meta, spec, leaving) in [
+            (json!({}), json!({}), false),
+            (json!({}), taint("node.kubernetes.io/unreachable"), false),
+            (json!({}), taint(TO_BE_DELETED), true),
+            (json!({"deletionTimestamp": "2026-01-02T03:04:05Z"}), json!({}), true),
+        ] {
+            assert_eq!(convert(json!({"metadata": meta, "spec": spec})).leaving, leaving, "{meta} {spec}");
+        }
     }
 
     #[test]

@@ -47,6 +47,19 @@ pub struct ServiceFacts {
     pub service: Service,
     /// The pools its addresses came from, as the controller noted; empty when it did not.
     pub pools: Vec<PoolName>,
+    /// Where other load balancers ask whether this node has an endpoint.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// A Service's `spec.healthCheckNodePort` and the families it is asked in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port on every node.
+    pub port: NonZeroU16,
+    /// Whether the Service has IPv4.
+    pub v4: bool,
+    /// Whether the Service has IPv6.
+    pub v6: bool,
 }
 
 /// Which object it is; `None` for one without a name, which the API server does not send.
@@ -71,7 +84,8 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
     let vips = vips(object);
     let external_ips = external_ips(spec);
     let node_ports = spec.ports.iter().flatten().any(|port| port.node_port.is_some_and(|number| number != 0));
-    if vips.is_empty() && external_ips.is_empty() && !node_ports {
+    let health_check = health_check(spec);
+    if vips.is_empty() && external_ips.is_empty() && !node_ports && health_check.is_none() {
         return None;
     }
     let meta = &object.metadata;
@@ -98,7 +112,16 @@ pub fn service(object: &k8s::Service, classes: &ClassFilter, names: &mut Interne
         .filter(|name| !name.is_empty())
         .map(PoolName::new)
         .collect();
-    Some(ServiceFacts { service, pools })
+    Some(ServiceFacts { service, pools, health_check })
+}
+
+/// Only under the policy Local does the port mean anything; the API server wipes it otherwise.
+fn health_check(spec: &k8s::ServiceSpec) -> Option<HealthCheck> {
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let number = spec.health_check_node_port.filter(|_| local)?;
+    let port = u16::try_from(number).ok().and_then(NonZeroU16::new)?;
+    let has = |family| spec.ip_families.iter().flatten().any(|found| found == family);
+    Some(HealthCheck { port, v4: has("IPv4"), v6: has("IPv6") })
 }
 
 /// The addresses that users have somebody route to the nodes.
@@ -301,6 +324,28 @@ mod tests {
             }
             assert_eq!(convert(change).unwrap().service.sources, want, "{ranges} {annotation:?}");
         }
+    }
+
+    #[test]
+    fn a_health_check_port_counts_under_the_policy_local_and_in_the_families_of_the_service() {
+        // S86: without addresses too, a load balancer outside the cluster may ask before there is one.
+        let asked = |v4, v6| Some(HealthCheck { port: NonZeroU16::new(30_400).unwrap(), v4, v6 });
+        for (families, v4, v6) in [
+            (json!(["IPv4"]), true, false),
+            (json!(["IPv6"]), false, true),
+            (json!(["IPv6", "IPv4"]), true, true),
+        ] {
+            for (policy, wanted) in [("Local", asked(v4, v6)), ("Cluster", None)] {
+                for status in [json!({}), json!({"loadBalancer": {"ingress": null}})] {
+                    let spec = json!({"externalTrafficPolicy": policy, "healthCheckNodePort": 30_400,
+                                      "ipFamilies": families});
+                    let facts = convert(json!({"spec": spec, "status": status}));
+                    assert_eq!(facts.and_then(|facts| facts.health_check), wanted, "{policy} {families}");
+                }
+            }
+        }
+        let unset = convert(json!({"spec": {"externalTrafficPolicy": "Local", "healthCheckNodePort": 0}}));
+        assert_eq!(unset.unwrap().health_check, None);
     }
 
     #[test]

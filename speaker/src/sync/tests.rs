@@ -14,22 +14,23 @@ use crate::convert::{NodeFacts, ServiceFacts};
 use crate::view::Choices;
 use crate::view::{self, Observed};
 
-const DEADLINE: Duration = Duration::from_secs(10);
-const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:50::100"];
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:50::100"];
 
 /// The far ends of the loop's channels.
-struct Rig {
+pub(super) struct Rig {
     arrived: mpsc::Sender<Arrived>,
     batches: mpsc::Receiver<Batch>,
-    reports: mpsc::Sender<Report>,
+    pub(super) reports: mpsc::Sender<Report>,
     wanted: watch::Receiver<Arc<Wanted>>,
     answering: watch::Sender<Arc<Owned>>,
     state: watch::Receiver<Arc<KernelState>>,
     notices: mpsc::Receiver<Notice>,
+    pub(super) health: watch::Receiver<health_check::State>,
     _tasks: JoinSet<Result<(), ChannelClosed>>,
 }
 
-fn rig() -> Rig {
+pub(super) fn rig() -> Rig {
     let (arrived_out, arrived) = mpsc::channel(crate::watch::QUEUE);
     let (batches_out, batches) = mpsc::channel(BATCHES);
     let (reports_out, reports) = mpsc::channel(REPORTS);
@@ -37,6 +38,7 @@ fn rig() -> Rig {
     let (answering_out, answering) = watch::channel(Arc::default());
     let (state_out, state) = watch::channel(Arc::default());
     let (notices_out, notices) = mpsc::channel(NOTICES);
+    let (health_out, health) = watch::channel(health_check::State::default());
     let ports = Ports {
         arrived,
         batches: batches_out,
@@ -45,6 +47,7 @@ fn rig() -> Rig {
         answering,
         state: state_out,
         notices: notices_out,
+        health: health_out,
     };
     let mut tasks = JoinSet::new();
     let pulse = Health::new().pulse("sync", DEADLINE);
@@ -57,15 +60,16 @@ fn rig() -> Rig {
         answering: answering_out,
         state,
         notices,
+        health,
         _tasks: tasks,
     }
 }
 
-fn key(name: &str) -> ServiceKey {
+pub(super) fn key(name: &str) -> ServiceKey {
     ServiceKey::new("shop", name)
 }
 
-fn facts(name: &str, vip: &str) -> ServiceFacts {
+pub(super) fn facts(name: &str, vip: &str) -> ServiceFacts {
     let port =
         ServicePort { name: "".into(), protocol: Protocol::Tcp, port: NonZeroU16::MIN, node_port: None };
     ServiceFacts {
@@ -82,6 +86,7 @@ fn facts(name: &str, vip: &str) -> ServiceFacts {
             affinity: Affinity::None,
         },
         pools: Vec::new(),
+        health_check: None,
     }
 }
 
@@ -91,7 +96,7 @@ fn holding(vip: &str, epoch: u64) -> Arc<Owned> {
 }
 
 impl Rig {
-    async fn report(&self, observed: Observed) {
+    pub(super) async fn report(&self, observed: Observed) {
         self.arrived.send(Arrived { at: Instant::now(), observed }).await.unwrap();
     }
 
@@ -112,7 +117,7 @@ impl Rig {
     }
 
     /// All lists but those of pools and advertisements end.
-    async fn listed(&self, services: &[&str]) {
+    pub(super) async fn listed(&self, services: &[&str]) {
         let seen: HashSet<_> = services.iter().map(|name| key(name)).collect();
         self.report(Observed::Service(view::Change::Listed(seen), 0)).await;
         self.report(Observed::Slice(view::Change::Listed(HashSet::new()), 0)).await;
@@ -124,11 +129,11 @@ impl Rig {
         self.report(Observed::Advertisement(view::Change::Listed(HashSet::new()))).await;
     }
 
-    async fn batch(&mut self) -> Batch {
+    pub(super) async fn batch(&mut self) -> Batch {
         timeout(DEADLINE, self.batches.recv()).await.unwrap().unwrap()
     }
 
-    async fn commit(&self, batch: Batch) {
+    pub(super) async fn commit(&self, batch: Batch) {
         let vips = batch.changes.into_iter().map(|change| (change.key, change.vips)).collect();
         let report =
             Report::Committed { vips, watermark: batch.watermark, commits: 1, refused: BTreeMap::new() };

@@ -48,6 +48,7 @@ fn facts(name: &str, vips: &[&str], policy: ExternalPolicy) -> ServiceFacts {
             affinity: Affinity::None,
         },
         pools: Vec::new(),
+        health_check: None,
     }
 }
 

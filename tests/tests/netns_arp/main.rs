@@ -1,6 +1,7 @@
 //! The announcer on real interfaces, as a third host on the LAN sees it. Root is needed; without it the tests fail.
 
 #[cfg(test)]
+#[path = "../support/host.rs"]
 mod host;
 #[cfg(test)]
 mod links;
