@@ -5,7 +5,7 @@
     reason = "each printcolumn has a name and a type; the lint reads them as one list"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,11 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "What the speaker of the node of the same name does. Written by that speaker only.",
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(
+        name = "HostReady",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="HostReady")].status"#
+    ),
     printcolumn(name = "Owned", type_ = "string", json_path = ".status.owned", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -46,6 +51,10 @@ pub struct SpeakerStatusStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub peers: Vec<PeerStatus>,
+    /// `HostReady`: whether the node lets the traffic of Services pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
     /// The version of the speaker.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,

@@ -1,6 +1,7 @@
 //! The command line and the environment.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Parser};
@@ -62,6 +63,10 @@ pub struct Args {
     /// Where the health of the node is served as kube-proxy serves it (/healthz, /livez), or "none"
     #[arg(long, env = "LANDFALL_NODE_HEALTH", value_name = "ADDRESS|none", default_value = "[::]:10256")]
     pub node_health: NodeHealth,
+    /// Raise the kernel parameters that would break traffic, in this folder: a writable /proc/sys/net. Without it they
+    /// are only checked
+    #[arg(long, env = "LANDFALL_SYSCTLS", value_name = "FOLDER")]
+    pub sysctls: Option<PathBuf>,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value = "[::]:9641")]
     pub listen: SocketAddr,

@@ -1,18 +1,20 @@
-//! Events about Services: an address that begins or ceases to be announced from this node, and a Service that its
-//! kernel does not take.
+//! Events: an address of a Service that begins or ceases to be announced from this node, a Service that its kernel does
+//! not take, and what on the node breaks traffic.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use landfall_core::name::NodeName;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::host::{Finding, Findings};
 use crate::metrics::{Metrics, Outcome};
 use crate::sync::{Notice, Transition};
 
@@ -23,15 +25,18 @@ const CONTROLLER: &str = "landfall.dev/speaker";
 const BURST: u32 = 50;
 const REFILL: Duration = Duration::from_millis(200);
 
-/// The API server takes no longer note, in bytes.
+/// The API server takes no longer note, in bytes (`EventValidation`).
 const LONGEST_NOTE: usize = 1024;
 
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// Nobody reports anything any more.
+/// The namespace of Events about objects that have none.
+const DEFAULT: &str = "default";
+
+/// Nobody reports any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the sender of notices ended")]
+#[error("a sender of what Events tell ended")]
 pub struct InputClosed;
 
 /// Who reports.
@@ -41,36 +46,92 @@ pub struct Reporter {
     pub node: NodeName,
     /// The pod, or the node's name when it is not known.
     pub instance: String,
+    /// The uid of the Node object.
+    pub node_uid: Option<String>,
 }
 
-/// Writes an Event for each notice until the sender ends. Events are a courtesy: one that fails, or that would
+/// What Events tell.
+#[derive(Debug)]
+pub struct Ports {
+    /// What users should know of Services.
+    pub notices: mpsc::Receiver<Notice>,
+    /// What on the node breaks traffic.
+    pub findings: watch::Receiver<Findings>,
+}
+
+/// Writes an Event for each notice and each new finding until a sender ends. Events are a courtesy: one that fails, or
+/// that would
 /// break the rate, is counted and given up.
 pub async fn run(
     client: Client,
     reporter: Reporter,
-    mut notices: mpsc::Receiver<Notice>,
+    mut ports: Ports,
     metrics: Metrics,
 ) -> Result<(), InputClosed> {
     let mut rate = Rate::new(Instant::now());
-    while let Some(notice) = notices.recv().await {
-        if !rate.admits(Instant::now()) {
-            metrics.event(Outcome::Dropped);
-            continue;
-        }
-        let event = event(&reporter, &notice, Timestamp::now());
-        let service = notice.service();
-        let api: Api<Event> = Api::namespaced(client.clone(), service.namespace.as_str());
-        let created = timeout(REQUEST, api.create(&PostParams::default(), &event)).await;
-        match created {
-            Ok(Ok(_)) => metrics.event(Outcome::Written),
-            Ok(Err(error)) => {
-                metrics.event(Outcome::Failed);
-                tracing::debug!(%service, %error, "cannot write an Event");
+    let mut told: Findings = None;
+    loop {
+        let events: Vec<Event> = tokio::select! {
+            notice = ports.notices.recv() => {
+                vec![event(&reporter, &notice.ok_or(InputClosed)?, Timestamp::now())]
             }
-            Err(_) => metrics.event(Outcome::Failed),
+            changed = ports.findings.changed() => {
+                changed.map_err(|_| InputClosed)?;
+                let found = ports.findings.borrow_and_update().clone();
+                let events = host_events(&reporter, &told, &found, Timestamp::now());
+                told = found;
+                events
+            }
+        };
+        for event in events {
+            if rate.admits(Instant::now()) {
+                metrics.event(write(&client, &event).await);
+            } else {
+                metrics.event(Outcome::Dropped);
+            }
         }
     }
-    Err(InputClosed)
+}
+
+async fn write(client: &Client, event: &Event) -> Outcome {
+    let namespace = event.metadata.namespace.as_deref().unwrap_or(DEFAULT);
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    match timeout(REQUEST, api.create(&PostParams::default(), event)).await {
+        Ok(Ok(_)) => Outcome::Written,
+        Ok(Err(error)) => {
+            tracing::debug!(event = event.metadata.name, %error, "cannot write an Event");
+            Outcome::Failed
+        }
+        Err(_) => Outcome::Failed,
+    }
+}
+
+/// A warning for each thing that has come to break traffic, and a word when the last one is gone.
+fn host_events(reporter: &Reporter, told: &Findings, found: &Findings, now: Timestamp) -> Vec<Event> {
+    let breaking = |findings: &Findings| -> BTreeSet<Finding> {
+        findings.iter().flatten().filter(|finding| finding.breaks).cloned().collect()
+    };
+    let (told, found) = (breaking(told), breaking(found));
+    let come =
+        found.difference(&told).map(|finding| ("Warning", finding.kind.name(), finding.message.as_str()));
+    let gone = (found.is_empty() && !told.is_empty()).then_some((
+        "Normal",
+        "HostReady",
+        "nothing on this node breaks the traffic of Services any more",
+    ));
+    let node = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(reporter.node.to_string()),
+        uid: reporter.node_uid.clone(),
+        ..ObjectReference::default()
+    };
+    let event = |(number, (kind, reason, text)): (i64, (&'static str, &'static str, &str))| {
+        let said = Said { kind, action: "CheckHost", reason, text: text.to_owned() };
+        // Each has a name of its own.
+        said.about(node.clone(), reporter, now + SignedDuration::from_nanos(number))
+    };
+    (0..).zip(come.chain(gone)).map(event).collect()
 }
 
 /// What an Event says.
@@ -91,39 +152,46 @@ fn said(node: &NodeName, notice: &Notice) -> Said {
             Said { kind: "Normal", action: "Announce", reason, text }
         }
         Notice::Refused { reason, .. } => {
-            let mut text = format!("the kernel of node {node} does not take this Service: {reason}");
-            text.truncate(text.floor_char_boundary(LONGEST_NOTE));
+            let text = format!("the kernel of node {node} does not take this Service: {reason}");
             Said { kind: "Warning", action: "Program", reason: "DataPathRefused", text }
         }
     }
 }
 
-fn event(reporter: &Reporter, notice: &Notice, now: Timestamp) -> Event {
-    let Said { kind, action, reason, text } = said(&reporter.node, notice);
-    let (service, uid) = (notice.service(), notice.uid());
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", service.name, now.as_nanosecond())),
-            namespace: Some(service.namespace.to_string()),
-            ..ObjectMeta::default()
-        },
-        event_time: Some(MicroTime(now)),
-        reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(reporter.instance.clone()),
-        action: Some(action.to_owned()),
-        reason: Some(reason.to_owned()),
-        note: Some(text),
-        type_: Some(kind.to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            name: Some(service.name.to_string()),
-            namespace: Some(service.namespace.to_string()),
-            uid: Some(uid.to_string()),
-            ..ObjectReference::default()
-        }),
-        ..Event::default()
+impl Said {
+    fn about(self, regarding: ObjectReference, reporter: &Reporter, now: Timestamp) -> Event {
+        let Self { kind, action, reason, mut text } = self;
+        text.truncate(text.floor_char_boundary(LONGEST_NOTE));
+        Event {
+            metadata: ObjectMeta {
+                name: regarding.name.as_ref().map(|name| format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(regarding.namespace.clone().unwrap_or_else(|| DEFAULT.to_owned())),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(reporter.instance.clone()),
+            action: Some(action.to_owned()),
+            reason: Some(reason.to_owned()),
+            note: Some(text),
+            type_: Some(kind.to_owned()),
+            regarding: Some(regarding),
+            ..Event::default()
+        }
     }
+}
+
+fn event(reporter: &Reporter, notice: &Notice, now: Timestamp) -> Event {
+    let (service, uid) = (notice.service(), notice.uid());
+    let regarding = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        name: Some(service.name.to_string()),
+        namespace: Some(service.namespace.to_string()),
+        uid: Some(uid.to_string()),
+        ..ObjectReference::default()
+    };
+    said(&reporter.node, notice).about(regarding, reporter, now)
 }
 
 /// A token bucket.
@@ -161,7 +229,8 @@ mod tests {
 
     #[test]
     fn an_event_says_which_address_is_announced_from_where() {
-        let reporter = Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned() };
+        let reporter =
+            Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned(), node_uid: None };
         for (addr, iface, reason, note) in [
             ("192.0.2.100", Some("eth0"), "Announcing", "192.0.2.100 is announced from node n1 on eth0"),
             (
@@ -189,7 +258,8 @@ mod tests {
 
     #[test]
     fn an_event_says_that_the_kernel_does_not_take_a_service() {
-        let reporter = Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned() };
+        let reporter =
+            Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned(), node_uid: None };
         for reason in ["no such thing".to_owned(), "ä".repeat(2000)] {
             let service = ServiceKey::new("shop", "web");
             let notice = Notice::Refused { service, uid: "u1".into(), reason };
@@ -202,6 +272,41 @@ mod tests {
             assert!(
                 note.starts_with("the kernel of node n1 does not take this Service: ") && note.len() <= 1024
             );
+        }
+    }
+
+    #[test]
+    fn what_breaks_traffic_is_told_once_and_its_end_too() {
+        use crate::host::Kind;
+        let node_uid = Some("u1".to_owned());
+        let reporter = Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned(), node_uid };
+        let finding = |kind, breaks, message: &str| Finding { kind, breaks, message: message.to_owned() };
+        let off = finding(Kind::ForwardingOff, true, "net.ipv4.ip_forward=0");
+        let off6 = finding(Kind::ForwardingOff, true, "net.ipv6.conf.all.forwarding=0");
+        let advice = finding(Kind::ConntrackShort, false, "short");
+        let set = |findings: &[&Finding]| Some(findings.iter().copied().cloned().collect::<BTreeSet<_>>());
+        for (told, found, notes) in [
+            (None, set(&[]), vec![]),
+            (None, set(&[&advice]), vec![]),
+            (None, set(&[&off, &off6]), vec![&*off.message, &*off6.message]),
+            (set(&[&off]), set(&[&off, &off6]), vec![&*off6.message]),
+            (set(&[&off, &off6]), set(&[&off6]), vec![]),
+            (
+                set(&[&off]),
+                set(&[&advice]),
+                vec!["nothing on this node breaks the traffic of Services any more"],
+            ),
+        ] {
+            let events = host_events(&reporter, &told, &found, Timestamp::UNIX_EPOCH);
+            let said: Vec<_> = events.iter().filter_map(|event| event.note.as_deref()).collect();
+            assert_eq!(said, notes);
+            let names: BTreeSet<_> = events.iter().map(|event| &event.metadata.name).collect();
+            assert_eq!(names.len(), events.len(), "each has a name of its own");
+            for event in &events {
+                let regarding = event.regarding.as_ref().unwrap();
+                assert_eq!((regarding.name.as_deref(), regarding.uid.as_deref()), (Some("n1"), Some("u1")));
+                assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ pub mod events;
 pub mod fake;
 pub mod gauges;
 pub mod health_check;
+pub mod host;
 pub mod kernel;
 pub mod l2;
 pub mod link;

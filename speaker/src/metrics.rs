@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::l2;
+use crate::{host, l2};
 
 /// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -52,6 +52,12 @@ pub struct WithOutcome {
     outcome: Outcome,
 }
 
+/// Label: what kind of thing is wrong with the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WithReason {
+    reason: &'static str,
+}
+
 /// All metrics the speaker keeps itself. Cheap to clone: the clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -87,6 +93,7 @@ pub struct Metrics {
     pub health_check_ports: Gauge,
     /// Health-check sockets that are wanted here and could not be opened.
     pub health_check_ports_missing: Gauge,
+    host_findings: Family<WithReason, Gauge>,
     watch_events: Family<OfKind, Counter>,
     watch_errors: Family<OfKind, Counter>,
     status_writes: Family<WithOutcome, Counter>,
@@ -113,6 +120,7 @@ impl Default for Metrics {
             in_touch: Gauge::default(),
             health_check_ports: Gauge::default(),
             health_check_ports_missing: Gauge::default(),
+            host_findings: Family::default(),
             watch_events: Family::default(),
             watch_errors: Family::default(),
             status_writes: Family::default(),
@@ -140,6 +148,12 @@ impl Metrics {
     /// Counts an Event.
     pub fn event(&self, outcome: Outcome) {
         self.events.get_or_create(&WithOutcome { outcome }).inc();
+    }
+
+    /// Says how many things of a kind are wrong with the host.
+    pub fn set_host_findings(&self, kind: host::Kind, number: usize) {
+        let gauge = self.host_findings.get_or_create(&WithReason { reason: kind.name() }).clone();
+        gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// The registry that `/metrics` serves.
@@ -178,6 +192,11 @@ impl Metrics {
             "health_check_ports_missing",
             "Health-check sockets that could not be opened",
             self.health_check_ports_missing.clone(),
+        );
+        r.register(
+            "host_findings",
+            "Things on the host that break or may break traffic",
+            self.host_findings.clone(),
         );
         r.register("watch_events", "Events of the watches", self.watch_events.clone());
         r.register("watch_errors", "Failures of the watches", self.watch_errors.clone());
@@ -220,6 +239,7 @@ mod tests {
         metrics.watch_error(Kind::Service);
         metrics.status_write(Outcome::Written);
         metrics.event(Outcome::Written);
+        metrics.set_host_findings(host::Kind::ForwardingOff, 0);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &metrics.registry(Arc::default())).unwrap();
         let served: std::collections::BTreeSet<String> = text

@@ -26,7 +26,7 @@ use crate::ownership::lease;
 use crate::sync::{Applier, Sync};
 use crate::view::{Choices, Observed};
 use crate::watch::{Arrived, Watches};
-use crate::{events, gauges, health_check, l2, link, ownership, status, sync, watch as watches};
+use crate::{events, gauges, health_check, host, l2, link, ownership, status, sync, watch as watches};
 
 /// How long to wait for a connection to the API server.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -164,6 +164,7 @@ impl Parts {
         let (answering_out, answering) = watch::channel(Arc::default());
         let (peers_out, peers) = watch::channel(Arc::default());
         let (state_out, state) = watch::channel(Arc::default());
+        let (findings_out, findings) = watch::channel(None);
         let (health_out, asked) = watch::channel(health_check::State::default());
 
         let kernel =
@@ -201,8 +202,11 @@ impl Parts {
         let identity = lease::Identity {
             namespace: Namespace::new(&args.namespace),
             node: node.clone(),
-            node_uid: facts.node_uid,
+            node_uid: facts.node_uid.clone(),
         };
+        let host = host::Ports { wanted: wanted.clone(), links: links.clone(), findings: findings_out };
+        spawn(tasks, "host", host::run(host::Settings::new(args.sysctls.clone()), host, metrics.clone()));
+
         let ports = ownership::Ports { wanted, links: links.clone(), owned: owned_out, peers: peers_out };
         spawn(tasks, "ownership", lease::run(identity, client.clone(), ports));
 
@@ -213,7 +217,7 @@ impl Parts {
         let ports = l2::Ports { owned, links, answering: answering_out };
         spawn(tasks, "announcer", l2::run(settings, ports, counters));
 
-        let ports = status::Ports { answering, peers: peers.clone(), state };
+        let ports = status::Ports { answering, peers: peers.clone(), state, findings: findings.clone() };
         spawn(tasks, "status", status::run(client.clone(), node.clone(), ports, metrics.clone()));
         spawn(tasks, "gauges", gauges::run(peers.clone(), metrics.clone(), in_touch));
 
@@ -221,8 +225,9 @@ impl Parts {
         spawn(tasks, "health checks", health_check::run(settings, asked, metrics.clone()));
 
         let instance = args.pod_name.clone().unwrap_or_else(|| node.to_string());
-        let reporter = events::Reporter { node, instance };
-        spawn(tasks, "events", events::run(client.clone(), reporter, notices, metrics.clone()));
+        let reporter = events::Reporter { node, instance, node_uid: facts.node_uid };
+        let ports = events::Ports { notices, findings };
+        spawn(tasks, "events", events::run(client.clone(), reporter, ports, metrics.clone()));
 
         let watches = Watches { client, classes: args.classes(), peers, out: arrived_out, metrics };
         spawn(tasks, "watches", crate::watch::run(watches));

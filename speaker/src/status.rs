@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use landfall_core::elect::Owned;
 use landfall_core::name::NodeName;
+use landfall_crds::conditions::HOST_READY;
 use landfall_crds::{
     DataPathException, DataPathStatus, PeerStatus, SpeakerStatus, SpeakerStatusStatus, Watermark,
 };
@@ -16,6 +19,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::host::{Finding, Findings};
 use crate::metrics::{Metrics, Outcome};
 use crate::ownership::Peers;
 use crate::sync::KernelState;
@@ -40,6 +44,9 @@ const LOOK: Duration = Duration::from_secs(15);
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// The longest message of a condition that the API server takes.
+const MESSAGE: usize = 32_768;
+
 /// At most so many exceptions are named (the type's `maxItems`).
 const EXCEPTIONS: usize = 100;
 
@@ -61,6 +68,8 @@ pub struct Ports {
     pub peers: watch::Receiver<Arc<Peers>>,
     /// How far its kernel is.
     pub state: watch::Receiver<Arc<KernelState>>,
+    /// What on the node breaks traffic.
+    pub findings: watch::Receiver<Findings>,
 }
 
 /// An input's sender is gone.
@@ -77,10 +86,12 @@ pub async fn run(
 ) -> Result<(), InputClosed> {
     let writer = Writer { objects: Api::all(client.clone()), nodes: Api::all(client), node };
     let mut written: Option<SpeakerStatusStatus> = None;
+    let mut host = None;
     let mut wait = PACE;
     loop {
         // Before the first batch is in the kernel there is nothing to tell.
-        let status = status(&ports);
+        host = host_ready(&ports.findings.borrow(), host, Timestamp::now());
+        let status = SpeakerStatusStatus { conditions: host.iter().cloned().collect(), ..status(&ports) };
         metrics.owned.set(i64::try_from(status.owned.len()).unwrap_or(i64::MAX));
         if status.data_path.is_none() || written.as_ref() == Some(&status) {
             tokio::select! {
@@ -119,6 +130,7 @@ impl Ports {
             changed = self.answering.changed() => changed,
             changed = self.peers.changed() => changed,
             changed = self.state.changed() => changed,
+            changed = self.findings.changed() => changed,
         }
         .map_err(|_| InputClosed)
     }
@@ -139,8 +151,26 @@ fn status(ports: &Ports) -> SpeakerStatusStatus {
         owned,
         data_path: data_path(&ports.state.borrow()),
         peers: peers.collect(),
+        conditions: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// Whether anything breaks the traffic; the time is that of the last change of the answer that this run has seen.
+fn host_ready(findings: &Findings, before: Option<Condition>, now: Timestamp) -> Option<Condition> {
+    let breaking: Vec<&Finding> = findings.as_ref()?.iter().filter(|finding| finding.breaks).collect();
+    let messages: Vec<&str> = breaking.iter().map(|finding| finding.message.as_str()).collect();
+    let status = if breaking.is_empty() { "True" } else { "False" };
+    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time);
+    Some(Condition {
+        type_: HOST_READY.type_.to_owned(),
+        status: status.to_owned(),
+        reason: breaking.first().map_or("Ready", |finding| finding.kind.name()).to_owned(),
+        message: messages.join("; also ").chars().take(MESSAGE).collect(),
+        // In whole seconds, as Kubernetes has its times: what is read back is then what was written.
+        last_transition_time: since.unwrap_or(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        observed_generation: None,
+    })
 }
 
 fn data_path(state: &KernelState) -> Option<DataPathStatus> {
@@ -234,6 +264,7 @@ mod tests {
     use landfall_core::segment::Segments;
 
     use super::*;
+    use crate::host::Kind;
     use crate::ownership::Peer;
     use crate::view;
 
@@ -242,6 +273,7 @@ mod tests {
             answering: watch::channel(Arc::new(owned)).1,
             peers: watch::channel(Arc::new(peers)).1,
             state: watch::channel(Arc::new(state)).1,
+            findings: watch::channel(None).1,
         }
     }
 
@@ -283,6 +315,27 @@ mod tests {
                 "version": env!("CARGO_PKG_VERSION"),
             })
         );
+    }
+
+    #[test]
+    fn the_condition_of_the_host_names_what_breaks_and_has_only_documented_reasons() {
+        let finding = |kind, breaks| Finding { kind, breaks, message: format!("{kind:?}") };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(host_ready(&None, None, at(1)), None, "nobody has looked yet");
+        let good = host_ready(&Some([finding(Kind::ConntrackShort, false)].into()), None, at(1)).unwrap();
+        assert_eq!((&*good.status, &*good.reason, &*good.message), ("True", "Ready", ""));
+        let bad = Some([finding(Kind::ConntrackFull, true), finding(Kind::ForwardingOff, true)].into());
+        let bad = host_ready(&bad, Some(good), at(2)).unwrap();
+        assert_eq!((&*bad.status, &*bad.reason), ("False", "ForwardingOff"));
+        assert_eq!(bad.message, "ForwardingOff; also ConntrackFull");
+        assert_eq!(bad.last_transition_time.0, at(2));
+        let other = host_ready(&Some([finding(Kind::ConntrackFull, true)].into()), Some(bad), at(3)).unwrap();
+        assert_eq!((&*other.reason, other.last_transition_time.0), ("ConntrackFull", at(2)));
+        // One kind never breaks anything.
+        let breaking = Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConntrackShort);
+        for kind in breaking {
+            assert!(HOST_READY.has(false, kind.name()), "{kind:?}");
+        }
     }
 
     #[test]

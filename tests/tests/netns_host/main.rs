@@ -7,3 +7,5 @@ mod health;
 #[allow(dead_code, reason = "these tests need no switch")]
 #[path = "../support/host.rs"]
 mod host;
+#[cfg(test)]
+mod sysctls;
