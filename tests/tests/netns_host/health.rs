@@ -115,7 +115,7 @@ fn ports_open_change_and_close_with_their_services() {
     let mut node_ = Node::new();
     node_.serve(Mode::Auto);
     for addr in NODE {
-        assert!(node_.ask(addr, PORT, "/").starts_with(REFUSED));
+        node_.wait(addr, PORT, REFUSED);
     }
     node_.tell(node(&[("web", PORT, 2)]));
     for addr in NODE {
