@@ -24,7 +24,8 @@ use landfall_core::frontend::{Frontend, FrontendKey};
 use landfall_core::name::ServiceKey;
 
 use self::books::{Books, Leftovers, Plan};
-use self::layout::{Map, TABLE};
+use self::layout::Map;
+pub(crate) use self::layout::TABLE;
 use self::rules::Builder;
 use crate::kernel::{ApplyError, Inspection, Kernel, Owner, chain};
 use crate::nft::conntrack::Gone;

@@ -60,8 +60,7 @@ pub struct Ports {
 }
 
 /// Writes an Event for each notice and each new finding until a sender ends. Events are a courtesy: one that fails, or
-/// that would
-/// break the rate, is counted and given up.
+/// that would break the rate, is counted and given up.
 pub async fn run(
     client: Client,
     reporter: Reporter,

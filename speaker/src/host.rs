@@ -4,6 +4,7 @@
 //!
 //! Nothing is changed unless the user has asked for it: see [`sysctls`].
 
+pub mod foreign;
 mod proc;
 pub mod sysctls;
 mod task;
@@ -11,6 +12,7 @@ mod task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use landfall_core::addr::Family;
 use landfall_core::name::Iface;
 
@@ -27,12 +29,19 @@ pub enum Kind {
     ConntrackFull,
     /// A connection is forgotten sooner than kube-proxy would have it.
     ConntrackShort,
+    /// A filter table of somebody else drops what is forwarded.
+    ForeignFilter,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] =
-        [Self::ForwardingOff, Self::StrictReversePath, Self::ConntrackFull, Self::ConntrackShort];
+    pub const ALL: [Self; 5] = [
+        Self::ForwardingOff,
+        Self::StrictReversePath,
+        Self::ConntrackFull,
+        Self::ConntrackShort,
+        Self::ForeignFilter,
+    ];
 
     /// Its name, which is the reason of the condition and of the Event.
     #[must_use]
@@ -42,6 +51,7 @@ impl Kind {
             Self::StrictReversePath => "StrictReversePath",
             Self::ConntrackFull => "ConntrackFull",
             Self::ConntrackShort => "ConntrackShort",
+            Self::ForeignFilter => "ForeignFilter",
         }
     }
 }
@@ -67,6 +77,8 @@ pub struct Surroundings {
     pub families: BTreeSet<Family>,
     /// The interfaces on which load-balancer addresses are announced, by family.
     pub lan: BTreeMap<Family, BTreeSet<Iface>>,
+    /// The networks of this node's pods, as far as they are known.
+    pub pods: Vec<IpNet>,
     /// Processors of this machine.
     pub processors: u64,
 }

@@ -164,6 +164,7 @@ impl Parts {
         let (answering_out, answering) = watch::channel(Arc::default());
         let (peers_out, peers) = watch::channel(Arc::default());
         let (state_out, state) = watch::channel(Arc::default());
+        let (pods_out, pods) = watch::channel(Vec::new());
         let (findings_out, findings) = watch::channel(None);
         let (health_out, asked) = watch::channel(health_check::State::default());
 
@@ -188,6 +189,7 @@ impl Parts {
             state: state_out,
             notices: notices_out,
             health: health_out,
+            pods: pods_out,
         };
         let pulse = health.pulse("sync", HANGS_AFTER);
         let choices =
@@ -204,7 +206,7 @@ impl Parts {
             node: node.clone(),
             node_uid: facts.node_uid.clone(),
         };
-        let host = host::Ports { wanted: wanted.clone(), links: links.clone(), findings: findings_out };
+        let host = host::Ports { wanted: wanted.clone(), links: links.clone(), pods, findings: findings_out };
         spawn(tasks, "host", host::run(host::Settings::new(args.sysctls.clone()), host, metrics.clone()));
 
         let ports = ownership::Ports { wanted, links: links.clone(), owned: owned_out, peers: peers_out };

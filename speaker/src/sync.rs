@@ -173,6 +173,8 @@ pub struct Ports {
     pub notices: mpsc::Sender<Notice>,
     /// Out: what other load balancers may ask this node.
     pub health: watch::Sender<health_check::State>,
+    /// Out: the networks of this node's pods.
+    pub pods: watch::Sender<Vec<IpNet>>,
 }
 
 /// Why the loop stopped.

@@ -30,5 +30,12 @@ pub const HOST_READY: Condition = Condition {
             meaning: "The kernel's table of connections is full, so new ones are dropped.",
             action: "Raise `net.netfilter.nf_conntrack_max`.",
         },
+        Reason {
+            status: false,
+            name: "ForeignFilter",
+            meaning: "The chain that the message names, in a table that is not Landfall's, drops what the node forwards to \
+                      its pods or their answers.",
+            action: "Let packets to and from the networks of the pods pass in that chain.",
+        },
     ],
 };

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use landfall_core::name::Iface;
 
 /// `RTF_ADDRCONF`: a route that a router advertisement has made (`linux/ipv6_route.h`).
@@ -55,6 +57,50 @@ fn advertised_v6(line: &str) -> Option<Iface> {
     let default = *words.first()? == "00000000000000000000000000000000" && *words.get(1)? == "00";
     let flags = u32::from_str_radix(words.get(8)?, 16).ok()?;
     (default && flags & RTF_ADDRCONF != 0).then(|| words.get(9).map(|name| Iface::new(*name)))?
+}
+
+/// The interface that packets to an address leave through, by the main table: the longest prefix, then the lowest
+/// metric.
+pub(super) fn route(addr: IpAddr) -> Option<Iface> {
+    let (table, parse): (&str, fn(&str) -> Option<Route>) = match addr {
+        IpAddr::V4(_) => ("/proc/thread-self/net/route", route_v4),
+        IpAddr::V6(_) => ("/proc/thread-self/net/ipv6_route", route_v6),
+    };
+    let table = read(table);
+    let holding = table.lines().filter_map(parse).filter(|route| route.to.contains(&addr));
+    let best = holding.min_by_key(|route| (u8::MAX - route.to.prefix_len(), route.metric))?;
+    best.iface
+}
+
+/// A route: `iface` is none for one that leads nowhere.
+struct Route {
+    to: IpNet,
+    metric: u32,
+    iface: Option<Iface>,
+}
+
+fn route_v4(line: &str) -> Option<Route> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // Written as numbers of the host's byte order.
+    let addr = |at: usize| {
+        let number = u32::from_str_radix(words.get(at)?, 16).ok()?;
+        Some(Ipv4Addr::from(number.to_ne_bytes()))
+    };
+    let net = IpNet::with_netmask(addr(1)?.into(), addr(7)?.into()).ok()?;
+    let name = *words.first()?;
+    let iface = (name != "*").then(|| Iface::new(name));
+    Some(Route { to: net, metric: words.get(6)?.parse().ok()?, iface })
+}
+
+fn route_v6(line: &str) -> Option<Route> {
+    /// `RTF_REJECT`, and `RTF_LOCAL` of the node's own addresses.
+    const NOWHERE: u32 = 0x0200;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let hex = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
+    let addr = Ipv6Addr::from(u128::from_str_radix(words.first()?, 16).ok()?);
+    let to = IpNet::new(addr.into(), u8::try_from(hex(1)?).ok()?).ok()?;
+    let iface = (hex(8)? & NOWHERE == 0).then(|| words.get(9).map(|name| Iface::new(*name)))?;
+    Some(Route { to, metric: hex(5)?, iface })
 }
 
 fn read(path: impl AsRef<Path>) -> String {

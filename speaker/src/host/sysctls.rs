@@ -208,7 +208,7 @@ impl Low {
 const fn at_least(kind: Kind) -> &'static str {
     match kind {
         Kind::ConntrackFull | Kind::ConntrackShort => " at least",
-        Kind::ForwardingOff | Kind::StrictReversePath => "",
+        Kind::ForwardingOff | Kind::StrictReversePath | Kind::ForeignFilter => "",
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Finding, Findings, Kind, Surroundings, Writable, sysctls};
+use super::{Finding, Findings, Kind, Surroundings, Writable, foreign, sysctls};
 use crate::link::Links;
 use crate::metrics::Metrics;
 
@@ -47,6 +47,8 @@ pub struct Ports {
     pub wanted: watch::Receiver<Arc<Wanted>>,
     /// In: the interfaces of this node.
     pub links: watch::Receiver<Arc<Links>>,
+    /// In: the networks of this node's pods.
+    pub pods: watch::Receiver<Vec<IpNet>>,
     /// Out: what is wrong.
     pub findings: watch::Sender<Findings>,
 }
@@ -66,13 +68,13 @@ pub enum Gone {
 pub async fn run(settings: Settings, mut ports: Ports, metrics: Metrics) -> Result<(), Gone> {
     let mut known = BTreeSet::new();
     loop {
-        let around = surroundings(&ports.wanted.borrow_and_update().vips, &ports.links.borrow_and_update());
+        let around = ports.surroundings();
         let wake = Instant::now() + settings.look;
         let writable = settings.writable.clone();
         // Reading files of the kernel may take a while on a busy machine; answers to ARP must not wait for it.
         let found = spawn_blocking({
             let around = around.clone();
-            move || sysctls::check(&around, &writable)
+            move || look(&around, &writable)
         });
         let found = found.await.map_err(Gone::Look)?;
         tell(&known, &found);
@@ -93,7 +95,22 @@ pub async fn run(settings: Settings, mut ports: Ports, metrics: Metrics) -> Resu
     }
 }
 
+/// Looks at everything once.
+fn look(around: &Surroundings, writable: &Writable) -> BTreeSet<Finding> {
+    let mut found = sysctls::check(around, writable);
+    match foreign::check(around) {
+        Ok(others) => found.extend(others),
+        Err(error) => tracing::debug!(%error, "cannot read the filter tables of others"),
+    }
+    found
+}
+
 impl Ports {
+    fn surroundings(&mut self) -> Surroundings {
+        let pods = self.pods.borrow_and_update().clone();
+        surroundings(&self.wanted.borrow_and_update().vips, &self.links.borrow_and_update(), pods)
+    }
+
     /// Waits for other surroundings, or the time.
     async fn until_other(
         &mut self,
@@ -105,9 +122,10 @@ impl Ports {
             tokio::select! {
                 changed = self.wanted.changed() => changed.map_err(|_| Gone::Input)?,
                 changed = self.links.changed() => changed.map_err(|_| Gone::Input)?,
+                changed = self.pods.changed() => changed.map_err(|_| Gone::Input)?,
                 () = sleep_until(wake) => return Ok(()),
             }
-            let now = surroundings(&self.wanted.borrow_and_update().vips, &self.links.borrow_and_update());
+            let now = self.surroundings();
             if now != *around {
                 return Ok(());
             }
@@ -133,7 +151,7 @@ fn tell(known: &BTreeSet<Finding>, found: &BTreeSet<Finding>) {
     }
 }
 
-fn surroundings<V>(vips: &BTreeMap<IpAddr, V>, links: &Links) -> Surroundings {
+fn surroundings<V>(vips: &BTreeMap<IpAddr, V>, links: &Links, pods: Vec<IpNet>) -> Surroundings {
     let mut families: BTreeSet<Family> = vips.keys().map(|vip| Family::of(*vip)).collect();
     // Pods need it whether there is a Service or not. An IPv6 address says nothing: most hosts give themselves one.
     let mut addresses = links.iter().flat_map(|link| &link.addresses).map(IpNet::addr);
@@ -148,5 +166,5 @@ fn surroundings<V>(vips: &BTreeMap<IpAddr, V>, links: &Links) -> Surroundings {
         }
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Surroundings { families, lan, processors: u64::try_from(processors).unwrap_or(u64::MAX) }
+    Surroundings { families, lan, pods, processors: u64::try_from(processors).unwrap_or(u64::MAX) }
 }

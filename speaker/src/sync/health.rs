@@ -18,6 +18,14 @@ impl Sync {
             state.addresses = addresses;
             moved
         });
+        let pods = super::pod_cidrs(&self.view, &self.cluster_cidrs);
+        self.ports.pods.send_if_modified(|known| {
+            let changed = *known != pods;
+            if changed {
+                *known = pods.to_vec();
+            }
+            changed
+        });
     }
 
     /// These Services go to the data path.

@@ -48,6 +48,7 @@ pub(super) fn rig() -> Rig {
         state: state_out,
         notices: notices_out,
         health: health_out,
+        pods: watch::channel(Vec::new()).0,
     };
     let mut tasks = JoinSet::new();
     let pulse = Health::new().pulse("sync", DEADLINE);

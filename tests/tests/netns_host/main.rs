@@ -2,6 +2,8 @@
 //! network namespace of its own. Root, iproute2, nftables and iptables are needed; without them the tests fail.
 
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 #[allow(dead_code, reason = "these tests need no switch")]

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::host::Host;
 
 const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:50::100"];
+const PODS: [&str; 2] = ["10.244.1.0/24", "fd00:244:1::/64"];
 const SOON: Duration = Duration::from_secs(20);
 
 /// The check, running on a host.
@@ -40,7 +41,8 @@ impl Checked {
                 let (monitor, links) = link::open().await.unwrap();
                 let mut tasks = JoinSet::new();
                 tasks.spawn(async move { drop(monitor.run().await) });
-                let ports = host::Ports { wanted, links, findings: findings_out };
+                let (_pods_out, pods) = watch::channel(PODS.map(|net| net.parse().unwrap()).to_vec());
+                let ports = host::Ports { wanted, links, pods, findings: findings_out };
                 let _ended = host::run(settings, ports, Metrics::default()).await;
             });
         });
