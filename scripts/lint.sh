@@ -32,7 +32,7 @@ helm lint --strict "$chart"
 for values in "$chart"/ci/*.yaml; do
     helm template landfall "$chart" --namespace landfall-system --values "$values" > /dev/null
 done
-for wrong in speaker.port=0 controller.replica=3 image.pullPolicy=Sometimes; do
+for wrong in speaker.port=0 controller.replica=3 image.pullPolicy=Sometimes "speaker.nodePortAddresses={192.0.2.1}"; do
     ! helm template landfall "$chart" --set "$wrong" > /dev/null 2>&1 ||
         die "the chart takes the wrong value $wrong"
 done
