@@ -154,6 +154,12 @@ fn said(node: &NodeName, notice: &Notice) -> Said {
             let text = format!("the kernel of node {node} does not take this Service: {reason}");
             Said { kind: "Warning", action: "Program", reason: "DataPathRefused", text }
         }
+        Notice::NoHealthCheck { addr, reason, .. } => {
+            let text = format!("node {node} cannot serve the health-check port {addr}: {reason}");
+            // kube-proxy's name for it.
+            let reason = "FailedToStartServiceHealthcheck";
+            Said { kind: "Warning", action: "ServeHealthCheck", reason, text }
+        }
     }
 }
 
@@ -271,6 +277,25 @@ mod tests {
             assert!(
                 note.starts_with("the kernel of node n1 does not take this Service: ") && note.len() <= 1024
             );
+        }
+    }
+
+    #[test]
+    fn an_event_says_which_health_check_port_cannot_be_served() {
+        // S118
+        let reporter =
+            Reporter { node: NodeName::new("n1"), instance: "speaker-x".to_owned(), node_uid: None };
+        for addr in ["192.0.2.11:30400", "[2001:db8:50::11]:30400"] {
+            let notice = Notice::NoHealthCheck {
+                service: ServiceKey::new("shop", "web"),
+                uid: "u1".into(),
+                addr: addr.parse().unwrap(),
+                reason: "Address already in use".to_owned(),
+            };
+            let event = event(&reporter, &notice, Timestamp::UNIX_EPOCH);
+            assert_eq!(event.reason.as_deref(), Some("FailedToStartServiceHealthcheck"));
+            let wanted = format!("node n1 cannot serve the health-check port {addr}: Address already in use");
+            assert_eq!(event.note, Some(wanted));
         }
     }
 

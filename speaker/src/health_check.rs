@@ -13,6 +13,7 @@ mod task;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -43,8 +44,10 @@ pub struct State {
 }
 
 /// The health-check port of one Service, on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
+    /// The uid of the Service.
+    pub uid: Arc<str>,
     /// The port.
     pub port: NonZeroU16,
     /// Ready IPv4 endpoints on this node; `None` when the Service has no IPv4.
@@ -80,15 +83,14 @@ impl Default for State {
 impl State {
     /// Notes what the port of a Service says; whether other sockets are wanted now.
     pub fn set_check(&mut self, key: &ServiceKey, check: Option<Check>) -> bool {
-        let old = match check {
-            Some(check) => self.checks.insert(key.clone(), check),
-            None => self.checks.remove(key),
+        let old = self.checks.remove(key);
+        let same = match (&old, &check) {
+            (None, None) => true,
+            (Some(old), Some(new)) => new.listens_like(old),
+            _ => false,
         };
-        match (&old, &check) {
-            (None, None) => false,
-            (Some(old), Some(new)) => !new.listens_like(old),
-            _ => true,
-        }
+        self.checks.extend(check.map(|check| (key.clone(), check)));
+        !same
     }
 
     /// Whether the kernel keeps up with what is wanted.

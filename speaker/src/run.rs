@@ -187,7 +187,7 @@ impl Parts {
             wanted: wanted_out,
             answering: answering.clone(),
             state: state_out,
-            notices: notices_out,
+            notices: notices_out.clone(),
             health: health_out,
             pods: pods_out,
         };
@@ -224,7 +224,7 @@ impl Parts {
         spawn(tasks, "gauges", gauges::run(peers.clone(), metrics.clone(), in_touch));
 
         let settings = health_check::Settings::new(args.health_checks, args.node_health.0);
-        spawn(tasks, "health checks", health_check::run(settings, asked, metrics.clone()));
+        spawn(tasks, "health checks", health_check::run(settings, asked, notices_out, metrics.clone()));
 
         let instance = args.pod_name.clone().unwrap_or_else(|| node.to_string());
         let reporter = events::Reporter { node, instance, node_uid: facts.node_uid };

@@ -10,7 +10,7 @@ mod health;
 mod holds;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +134,17 @@ pub enum Notice {
         /// What the kernel said.
         reason: String,
     },
+    /// The health-check port of the Service cannot be opened.
+    NoHealthCheck {
+        /// Which one.
+        service: ServiceKey,
+        /// Its uid.
+        uid: Arc<str>,
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        reason: String,
+    },
 }
 
 impl Notice {
@@ -141,7 +152,9 @@ impl Notice {
     #[must_use]
     pub const fn service(&self) -> &ServiceKey {
         match self {
-            Self::Announcement(Transition { service, .. }) | Self::Refused { service, .. } => service,
+            Self::Announcement(Transition { service, .. })
+            | Self::Refused { service, .. }
+            | Self::NoHealthCheck { service, .. } => service,
         }
     }
 
@@ -149,7 +162,9 @@ impl Notice {
     #[must_use]
     pub const fn uid(&self) -> &Arc<str> {
         match self {
-            Self::Announcement(Transition { uid, .. }) | Self::Refused { uid, .. } => uid,
+            Self::Announcement(Transition { uid, .. })
+            | Self::Refused { uid, .. }
+            | Self::NoHealthCheck { uid, .. } => uid,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hyper::Request;
 use hyper::StatusCode;
@@ -12,11 +12,12 @@ use k8s_openapi::jiff::Timestamp;
 use landfall_core::name::ServiceKey;
 use landfall_runtime::http::{self, HttpError};
 use landfall_runtime::serve::{self, Answer, Connections};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{State, answer};
+use crate::sync::Notice;
 
 /// Connections to all of these ports at the same time. A load balancer keeps one open for a moment, every few seconds.
 const MAX_CONNECTIONS: usize = 256;
@@ -37,6 +38,7 @@ pub(super) struct Listeners {
     open: BTreeMap<SocketAddr, Open>,
     /// The sockets whose failure was told: once is enough.
     told: BTreeSet<SocketAddr>,
+    notices: mpsc::Sender<Notice>,
     /// At most so many, so that there are files left for everything else.
     most: usize,
 }
@@ -48,9 +50,9 @@ struct Open {
 }
 
 impl Listeners {
-    pub(super) fn new(state: watch::Receiver<State>, most: usize) -> Self {
+    pub(super) fn new(state: watch::Receiver<State>, notices: mpsc::Sender<Notice>, most: usize) -> Self {
         let connections = Connections::at_most(MAX_CONNECTIONS);
-        Self { state, connections, open: BTreeMap::new(), told: BTreeSet::new(), most }
+        Self { state, connections, open: BTreeMap::new(), told: BTreeSet::new(), notices, most }
     }
 
     pub(super) fn open(&self) -> usize {
@@ -93,21 +95,27 @@ impl Listeners {
                 }
                 Err(error) => {
                     missing += 1;
-                    self.tell(*addr, &error);
+                    self.tell(*addr, target, &error);
                 }
             }
         }
         missing
     }
 
-    fn tell(&mut self, addr: SocketAddr, error: &HttpError) {
+    fn tell(&mut self, addr: SocketAddr, target: &Target, error: &HttpError) {
         let HttpError::Listen { source, .. } = error;
-        let first = self.told.insert(addr);
-        if source.kind() == io::ErrorKind::AddrInUse {
-            tracing::debug!(%addr, "somebody else serves this health-check port");
-        } else if first {
-            tracing::warn!(%addr, error = error as &dyn Error, "cannot serve a health-check port, trying again");
+        if !self.told.insert(addr) {
+            return;
         }
+        tracing::warn!(%addr, error = error as &dyn Error, "cannot serve a health-check port, trying again");
+        let Target::Service(service) = target else { return };
+        let Some(uid) = self.state.borrow().checks.get(service).map(|check| Arc::clone(&check.uid)) else {
+            return;
+        };
+        let notice =
+            Notice::NoHealthCheck { service: service.clone(), uid, addr, reason: source.to_string() };
+        // Full: users have enough to read.
+        let _ = self.notices.try_send(notice);
     }
 
     fn respond(

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::State;
 use super::listeners::{Listeners, Target};
 use super::others::{self, KUBE_PROXY, Seat};
 use crate::metrics::Metrics;
+use crate::sync::Notice;
 
 /// How often ports that somebody else has are tried again, and kube-proxy is looked for.
 const LOOK: Duration = Duration::from_secs(5);
@@ -76,9 +77,10 @@ pub struct StateGone;
 pub async fn run(
     settings: Settings,
     mut state: watch::Receiver<State>,
+    notices: mpsc::Sender<Notice>,
     metrics: Metrics,
 ) -> Result<(), StateGone> {
-    let mut listeners = Listeners::new(state.clone(), room_for_sockets());
+    let mut listeners = Listeners::new(state.clone(), notices, room_for_sockets());
     let mut seat = Seat::default();
     let mut served = false;
     loop {

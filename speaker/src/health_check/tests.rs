@@ -16,11 +16,11 @@ fn addr(text: &str) -> IpAddr {
 }
 
 fn check(port: u16, local_v4: Option<usize>, local_v6: Option<usize>) -> Check {
-    Check { port: NonZeroU16::new(port).unwrap(), local_v4, local_v6 }
+    Check { uid: "u1".into(), port: NonZeroU16::new(port).unwrap(), local_v4, local_v6 }
 }
 
 fn state(checks: &[(&str, Check)]) -> State {
-    let checks = checks.iter().map(|(name, check)| (key(name), *check)).collect();
+    let checks = checks.iter().map(|(name, check)| (key(name), check.clone())).collect();
     State { checks, addresses: NODE.map(addr).to_vec(), ..State::default() }
 }
 

@@ -104,7 +104,7 @@ impl Rig {
     async fn transition(&mut self) -> Transition {
         match timeout(DEADLINE, self.notices.recv()).await.unwrap().unwrap() {
             Notice::Announcement(transition) => transition,
-            refused @ Notice::Refused { .. } => panic!("{refused:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

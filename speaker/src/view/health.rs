@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use landfall_core::addr::Family;
 use landfall_core::name::ServiceKey;
@@ -14,9 +15,11 @@ impl View {
     /// What the health-check port of a Service says on this node; `None` when it has none.
     #[must_use]
     pub fn health_check(&self, key: &ServiceKey) -> Option<Check> {
-        let asked = self.services.get(key)?.health_check?;
+        let facts = self.services.get(key)?;
+        let asked = facts.health_check?;
         let local = |family, wanted: bool| wanted.then(|| self.local_ready(key, family));
         Some(Check {
+            uid: Arc::clone(&facts.service.uid),
             port: asked.port,
             local_v4: local(Family::V4, asked.v4),
             local_v6: local(Family::V6, asked.v6),

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use landfall_core::name::ServiceKey;
 use landfall_speaker::health_check::{self, Check, Mode, Settings, State};
 use landfall_speaker::metrics::Metrics;
-use tokio::sync::watch;
+use landfall_speaker::sync::{NOTICES, Notice};
+use tokio::sync::{mpsc, watch};
 
 use crate::host::Host;
 
@@ -25,6 +26,7 @@ struct Node {
     host: Host,
     state: Option<watch::Sender<State>>,
     served: Option<JoinHandle<()>>,
+    notices: Option<mpsc::Receiver<Notice>>,
 }
 
 impl Node {
@@ -33,20 +35,22 @@ impl Node {
         host.ip("link set lo up");
         host.ip("address add 192.0.2.11/24 dev lo");
         host.ip("address add 2001:db8:50::11/64 dev lo nodad");
-        Self { host, state: None, served: None }
+        Self { host, state: None, served: None, notices: None }
     }
 
     fn serve(&mut self, mode: Mode) {
         let (sender, state) = watch::channel(node(&[]));
+        let (notices_out, notices) = mpsc::channel(NOTICES);
         let inside = self.host.share();
         let served = thread::spawn(move || {
             inside.enter();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let settings =
                 Settings { again: AGAIN, ..Settings::new(mode, Some("[::]:10256".parse().unwrap())) };
-            let _ended = runtime.block_on(health_check::run(settings, state, Metrics::default()));
+            let _ended =
+                runtime.block_on(health_check::run(settings, state, notices_out, Metrics::default()));
         });
-        (self.state, self.served) = (Some(sender), Some(served));
+        (self.state, self.served, self.notices) = (Some(sender), Some(served), Some(notices));
     }
 
     fn tell(&self, state: State) {
@@ -99,7 +103,10 @@ fn request(addr: &str, port: u16, path: &str) -> std::io::Result<String> {
 fn node(services: &[(&str, u16, usize)]) -> State {
     let check = |(name, port, local): &(&str, u16, usize)| {
         let port = NonZeroU16::new(*port).unwrap();
-        (ServiceKey::new("shop", *name), Check { port, local_v4: Some(*local), local_v6: Some(*local) })
+        (
+            ServiceKey::new("shop", *name),
+            Check { uid: "u1".into(), port, local_v4: Some(*local), local_v6: Some(*local) },
+        )
     };
     let checks: BTreeMap<_, _> = services.iter().map(check).collect();
     State { checks, addresses: NODE.map(|addr| addr.parse().unwrap()).to_vec(), ..State::default() }
@@ -134,7 +141,7 @@ fn ports_open_change_and_close_with_their_services() {
     // A number changes without a notification.
     let web = ServiceKey::new("shop", "web");
     node_.state.as_ref().unwrap().send_if_modified(|state| {
-        let empty = Check { local_v4: Some(0), local_v6: Some(0), ..state.checks[&web] };
+        let empty = Check { local_v4: Some(0), local_v6: Some(0), ..state.checks[&web].clone() };
         state.set_check(&web, Some(empty))
     });
     for addr in NODE {
@@ -161,10 +168,18 @@ fn a_port_that_somebody_has_is_left_to_him_and_taken_when_it_is_free() {
         node_.serve(Mode::Always);
         node_.tell(node(&[("web", PORT, 1), ("api", PORT + 1, 1)]));
         node_.wait(addr, PORT + 1, OK);
+        let told = node_.notices.as_mut().unwrap().try_recv().unwrap();
+        let told_addr = match &told {
+            Notice::NoHealthCheck { addr, .. } => *addr,
+            other => panic!("{other:?}"),
+        };
+        let web = ServiceKey::new("shop", "web");
+        assert_eq!((told.service(), told_addr), (&web, SocketAddr::new(addr.parse().unwrap(), PORT)));
         theirs.set_nonblocking(true).unwrap();
         assert_eq!(theirs.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody disturbs it");
         drop(theirs);
         node_.wait(addr, PORT, OK);
+        assert!(node_.notices.as_mut().unwrap().try_recv().is_err(), "{addr}: told once");
     }
 }
 
