@@ -256,15 +256,11 @@ impl<K: Kernel> DataPath<K> {
         let mut stranded = false;
         let before = self.settling.len();
         for key in ready.iter().copied() {
-            let new = self
-                .wanted
-                .get(&key)
-                .filter(|claim| !self.refused.contains_key(&claim.service))
-                .map(|claim| &claim.front);
+            let new = self.wanted.get(&key).filter(|claim| !self.refused.contains_key(&claim.service));
             if let Some(old) = books.get(&key) {
-                stranded |= affinity::strands(old, new.map(|front| &**front));
+                stranded |= affinity::strands(old, new.map(|claim| &*claim.front));
                 gone.extend(
-                    connections::abandoned(key, old, new.map(|front| &**front)).map(|stay| (key, stay)),
+                    connections::abandoned(key, old, new.map(|claim| &*claim.front)).map(|stay| (key, stay)),
                 );
                 self.settling.insert(key, commit);
             }
@@ -375,7 +371,7 @@ impl<K: Kernel> DataPath<K> {
         let mut plan = Plan::default();
         let taken = self.wanted.iter().filter(|(_, claim)| !self.refused.contains_key(&claim.service));
         for (key, claim) in taken {
-            books.set(*key, Some(&claim.front), &mut plan);
+            books.set(*key, Some(claim), &mut plan);
         }
         books.set_pods(&self.node.pod_cidrs, &mut plan);
         books.settle(&mut plan);

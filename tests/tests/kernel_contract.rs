@@ -131,6 +131,7 @@ fn range(key: u8, first: u8, last: u8) -> Element {
         key: with(first),
         last: Some(Box::new(with(last))),
         range_end: false,
+        comment: None,
         value: Value::None,
         life: None,
     }
@@ -188,6 +189,7 @@ fn a_table_comes_with_its_first_batch_and_goes_when_deleted() {
 
 #[test]
 fn a_batch_that_fails_changes_nothing() {
+    // S138
     holds(|kernel| {
         let ops = table(kernel);
         accepted(kernel, ops);
@@ -641,6 +643,7 @@ fn stage(path: &mut DataPath<Under<'_>>, name: &str, vip: &str, pod: &str, bad: 
 
 #[test]
 fn one_bad_service_is_found_and_the_others_go_in() {
+    // S139
     holds(|kernel| {
         for (net, pod) in [("192.0.2.", "10.0.0.5"), ("2001:db8::", "fd00::5")] {
             let mut path = DataPath::new(Under(&mut *kernel), 7);

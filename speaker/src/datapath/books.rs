@@ -10,7 +10,9 @@ use landfall_core::addr::{AddrRange, Family};
 use landfall_core::diff::{Change, Dispatch, Entry, Slot, Space, diff};
 use landfall_core::endpoints::Target;
 use landfall_core::frontend::{Admission, Frontend, FrontendKey, Route};
+use landfall_core::name::ServiceKey;
 
+use super::Claim;
 use super::counts::Counts;
 use super::keys;
 use super::layout::{Bank, Chain, Map, PLAN, RECORDS, Timer, source_nat};
@@ -26,6 +28,8 @@ const LEAST_SIZE: u32 = 1024;
 /// A front end as it is in the kernel.
 #[derive(Clone, Debug)]
 struct Installed {
+    /// The Service that has it.
+    service: ServiceKey,
     front: Arc<Frontend>,
     bank: Bank,
 }
@@ -101,7 +105,9 @@ impl Books {
     }
 
     /// Plans the change of a front end to `new`, or its removal.
-    pub(super) fn set(&mut self, key: FrontendKey, new: Option<&Arc<Frontend>>, plan: &mut Plan) {
+    pub(super) fn set(&mut self, key: FrontendKey, new: Option<&Claim>, plan: &mut Plan) {
+        let owner = new.map(|claim| &claim.service);
+        let new = new.map(|claim| &claim.front);
         let family = key.family();
         let old = self.installed.remove(&key);
         let old_ranges = ranges(old.as_ref().map(|installed| &*installed.front));
@@ -131,28 +137,42 @@ impl Books {
                         Element::of(keys::endpoint(key, space, index), Value::Data(keys::target(target)));
                     add(&mut plan.late, Map::Endpoint, family, vec![element]);
                 }
-                change => self.entry(key, change, (old_bank, bank), plan),
+                change => self.entry(key, change, (old_bank, bank), owner, plan),
             }
         }
-        if moved && let (Some(old_front), Some(_)) = (old_front, new) {
+        // The name of the Service stands beside its dispatch.
+        let renamed = old.as_ref().is_some_and(|old| owner.is_some_and(|owner| *owner != old.service));
+        if (moved || renamed)
+            && let (Some(old_front), Some(_)) = (old_front, new)
+        {
             // A guarded dispatch that stays what it is still has to lead to the other set of sources.
             for (slot, entry) in landfall_core::diff::entries(old_front) {
                 let touched = changes.contains(&Change::Remove(slot, entry));
-                if let (Entry::Dispatch(Dispatch { guarded: true, .. }), false) = (entry, touched) {
-                    self.entry(key, Change::Remove(slot, entry), (old_bank, bank), plan);
-                    self.entry(key, Change::Insert(slot, entry), (old_bank, bank), plan);
+                let guarded = matches!(entry, Entry::Dispatch(Dispatch { guarded: true, .. }));
+                let named = matches!((slot, entry), (Slot::External, Entry::Dispatch(_)));
+                if !touched && (moved && guarded || renamed && named) {
+                    self.entry(key, Change::Remove(slot, entry), (old_bank, bank), owner, plan);
+                    self.entry(key, Change::Insert(slot, entry), (old_bank, bank), owner, plan);
                 }
             }
         }
         self.users(key, old_front, false);
         self.users(key, new.map(|front| &**front), true);
-        if let Some(front) = new {
-            self.installed.insert(key, Installed { front: Arc::clone(front), bank });
+        if let Some((front, owner)) = new.zip(owner) {
+            let installed = Installed { service: owner.clone(), front: Arc::clone(front), bank };
+            self.installed.insert(key, installed);
         }
     }
 
     /// One entry of a front end; the banks are the one it had and the one it gets.
-    fn entry(&mut self, key: FrontendKey, change: Change, banks: (Bank, Bank), plan: &mut Plan) {
+    fn entry(
+        &mut self,
+        key: FrontendKey,
+        change: Change,
+        banks: (Bank, Bank),
+        owner: Option<&ServiceKey>,
+        plan: &mut Plan,
+    ) {
         let (slot, entry, bank, target) = match change {
             Change::Remove(slot, entry) => (slot, entry, banks.0, &mut plan.remove),
             Change::Insert(slot, entry) => (slot, entry, banks.1, &mut plan.insert),
@@ -187,7 +207,11 @@ impl Books {
             (_, Entry::SourceNat(_)) => (keys::front(key), Value::None),
             _ => return,
         };
-        target.entry((map, key.family())).or_default().push(Element::of(at, value));
+        let mut element = Element::of(at, value);
+        if let (Map::Service, true, Some(owner)) = (map, inserted, owner) {
+            element = element.commented(owner.to_string().into());
+        }
+        target.entry((map, key.family())).or_default().push(element);
     }
 
     fn use_chain(&mut self, chain: Chain, inserted: bool) {

@@ -83,7 +83,7 @@ impl<K: Kernel> DataPath<K> {
         for service in services {
             for key in self.services.get(service).into_iter().flatten() {
                 if let Some(claim) = self.wanted.get(key).filter(|claim| claim.service == *service) {
-                    books.set(*key, Some(&claim.front), &mut plan);
+                    books.set(*key, Some(claim), &mut plan);
                 }
             }
         }

@@ -40,7 +40,7 @@ pub(super) fn target(target: Target) -> Bytes {
 pub(super) fn source(key: FrontendKey, range: AddrRange) -> Element {
     let first = with_addr(front(key), range.first());
     let last = with_addr(front(key), range.last());
-    Element { key: first, last: Some(Box::new(last)), range_end: false, value: Value::None, life: None }
+    Element { last: Some(Box::new(last)), ..Element::of(first, Value::None) }
 }
 
 /// Where a client went, as the kernel has recorded it.
@@ -104,13 +104,7 @@ pub(super) fn range(range: AddrRange) -> Vec<Element> {
     let mut made = vec![Element::of(address(range.first()), Value::None)];
     let behind = number(range.last()).checked_add(1).and_then(|behind| range.family().address(behind));
     if let Some(behind) = behind {
-        made.push(Element {
-            key: address(behind),
-            last: None,
-            range_end: true,
-            value: Value::None,
-            life: None,
-        });
+        made.push(Element { range_end: true, ..Element::of(address(behind), Value::None) });
     }
     made
 }

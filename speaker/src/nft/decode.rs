@@ -15,6 +15,7 @@ use super::numbers::{
     BATCH_BEGIN, BATCH_END, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, SUBSYS, chain, elem, expr,
     msg, rule, set, table,
 };
+use super::userdata;
 use super::wire::{Attrs, FAMILY_HEADER, HEADER, Message, Messages, NLMSG_DONE, NLMSG_ERROR, array, text};
 
 /// `NLM_F_CAPPED`: the error carries only the header of the request.
@@ -263,6 +264,7 @@ fn element(attrs: &Attrs<'_>) -> Option<Element> {
         range_end: attrs.be32(elem::FLAGS) == Some(elem::F_INTERVAL_END),
         value,
         life,
+        comment: attrs.find(elem::USERDATA).and_then(userdata::commented).map(Arc::from),
     })
 }
 

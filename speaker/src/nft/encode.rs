@@ -14,6 +14,7 @@ use super::numbers::{
     BATCH_BEGIN, BATCH_END, BATCH_RESOURCE, INET, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, SUBSYS,
     chain, elem, expr, msg, rule, set, table,
 };
+use super::userdata;
 use super::wire::{Header, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Writer};
 
 /// The elements of one message: stays below the 65,535 bytes of an attribute with room for the longest element.
@@ -240,6 +241,9 @@ fn write_element(w: &mut Writer, element: &Element) {
     if let Some(life) = &element.life {
         w.be64(elem::TIMEOUT, life.timeout_ms);
         w.be64(elem::EXPIRATION, life.left_ms);
+    }
+    if let Some(comment) = &element.comment {
+        w.attr(elem::USERDATA, &userdata::comment(comment));
     }
 }
 

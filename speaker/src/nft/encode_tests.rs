@@ -216,8 +216,17 @@ fn elements() -> impl Strategy<Value = Vec<Element>> {
         life.map(|[timeout_ms, left_ms]| Box::new(super::super::model::Life { timeout_ms, left_ms }))
     });
     let last = prop::option::of(bytes(MAX).prop_map(Box::new));
-    let element = (bytes(MAX), last, any::<bool>(), value, life)
-        .prop_map(|(key, last, range_end, value, life)| Element { key, last, range_end, value, life });
+    let comment = prop::option::of(prop::string::string_regex("[ -~]{0,127}").unwrap());
+    let element = (bytes(MAX), last, any::<bool>(), value, life, comment).prop_map(
+        |(key, last, range_end, value, life, comment)| Element {
+            key,
+            last,
+            range_end,
+            value,
+            life,
+            comment: comment.map(Arc::from),
+        },
+    );
     prop::collection::vec(element, 0..20)
 }
 

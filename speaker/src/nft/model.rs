@@ -204,7 +204,13 @@ pub struct Element {
     pub value: Value,
     /// How long it stays, in a set whose elements go when their time is over; `None`: for ever.
     pub life: Option<Box<Life>>,
+    /// A word for people, which `nft` prints; opaque to the kernel. At most [`MAX_COMMENT`] bytes.
+    pub comment: Option<Name>,
 }
+
+/// The longest comment that `nft` prints (`NFTNL_UDATA_COMMENT_MAXLEN`, without the byte that ends it): a namespace and
+/// the name of a Service, 63 bytes each, and what is between them.
+pub const MAX_COMMENT: usize = 127;
 
 /// How long an element stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +225,14 @@ impl Element {
     /// An element that is one key.
     #[must_use]
     pub const fn of(key: Bytes, value: Value) -> Self {
-        Self { key, last: None, range_end: false, value, life: None }
+        Self { key, last: None, range_end: false, value, life: None, comment: None }
+    }
+
+    /// The same with a comment.
+    #[must_use]
+    pub fn commented(mut self, comment: Name) -> Self {
+        self.comment = Some(comment);
+        self
     }
 }
 

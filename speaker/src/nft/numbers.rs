@@ -101,6 +101,7 @@ pub(crate) mod elem {
     pub(crate) const FLAGS: u16 = 3;
     pub(crate) const TIMEOUT: u16 = 4;
     pub(crate) const EXPIRATION: u16 = 5;
+    pub(crate) const USERDATA: u16 = 6;
     pub(crate) const KEY_END: u16 = 10;
     pub(crate) const F_INTERVAL_END: u32 = 1;
     pub(crate) const DATA_VALUE: u16 = 1;

@@ -5,8 +5,12 @@
 //! `nft`'s own (`libnftnl`'s `udata.h`, `nftables`' `src/expression.c`, `payload.c`, `meta.c`, `numgen.c`): type,
 //! length and value with one byte each for type and length. The hash that really produces the number is recorded
 //! as `numgen`: `nft` 1.0.6 crashes on a record of `jhash`.
+//!
+//! Comments of elements are such records too.
 
 use landfall_core::addr::Family;
+
+use super::model::MAX_COMMENT;
 
 /// `NFTNL_UDATA_SET_*`: what a record is about.
 const KEY_BYTE_ORDER: u8 = 0;
@@ -17,6 +21,9 @@ const DATA_INTERVAL: u8 = 6;
 
 /// `BYTEORDER_HOST_ENDIAN` of `nft`.
 const HOST_BYTE_ORDER: u32 = 1;
+
+/// `NFTNL_UDATA_SET_ELEM_COMMENT`.
+const COMMENT: u8 = 0;
 
 /// `enum expr_types` of `nft`.
 const EXPR_PAYLOAD: u32 = 7;
@@ -71,6 +78,21 @@ pub fn to_classes() -> Vec<u8> {
 #[must_use]
 pub fn from_classes() -> Vec<u8> {
     [number(KEY_BYTE_ORDER, HOST_BYTE_ORDER), number(DATA_BYTE_ORDER, 0)].concat()
+}
+
+/// The record of a comment: the text and a zero byte. What is too long is cut.
+#[must_use]
+pub fn comment(text: &str) -> Vec<u8> {
+    let text = text.get(..text.floor_char_boundary(MAX_COMMENT)).unwrap_or_default();
+    record(COMMENT, &[text.as_bytes(), &[0]].concat())
+}
+
+/// The comment in a record of [`comment`].
+#[must_use]
+pub fn commented(data: &[u8]) -> Option<&str> {
+    let (&[kind, len], rest) = data.split_first_chunk()?;
+    let text = rest.get(..usize::from(len))?.strip_suffix(&[0])?;
+    (kind == COMMENT).then(|| std::str::from_utf8(text).ok())?
 }
 
 /// An expression: its type, and what it was made of.

@@ -42,7 +42,7 @@ fn it_decides_before_kube_proxy_does() {
 
 #[test]
 fn a_cluster_ip_is_left_to_whoever_serves_it() {
-    // S34 to S36, S44, S50, S93
+    // S34 to S36, S42, S44, S50, S93
     let world = World::new();
     let (v4, v6) = (pod_addr("p1", Family::V4), pod_addr("p1", Family::V6));
     let rules = format!(
@@ -98,9 +98,9 @@ fn nft_lists_the_table_and_takes_its_own_listing_back() {
     for part in [
         "typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport",
         "192.0.2.100 . tcp . 80 . 0 : 10.244.1.11 . 8080",
-        "2001:db8:50::100 . udp . 80 : 100:3",
+        "2001:db8:50::100 . udp . 80 comment \"default/web100\" : 100:3",
         "100:3 : goto n3",
-        "192.0.2.101 . tcp . 80 : 2300:1",
+        "192.0.2.101 . tcp . 80 comment \"default/web101\" : 2300:1",
         "2300:1 : goto fwb_l1",
         "jhash ip6 saddr . th sport mod 3 seed 0x5eed map @ep6",
         "jhash ip saddr mod 2 seed 0x5eed map @ep4",
@@ -109,7 +109,8 @@ fn nft_lists_the_table_and_takes_its_own_listing_back() {
         "192.0.2.102 . tcp . 80 : jump t4_10800",
         "ct original proto-dst . ct original ip6 saddr timeout 3h : ip6 daddr . th dport }",
         "192.0.2.102 . tcp . 80 . 192.0.2.200 timeout 3h expires",
-        "192.0.2.103 . tcp . 80 : 500:1",
+        "192.0.2.103 . tcp . 80 comment \"default/web103\" : 500:1",
+        "2001:db8:50::103 . udp . 80 comment \"default/web103\" : 500:1",
         "500:1 : goto rej",
     ] {
         assert!(listed.contains(part), "{part:?} is not in\n{listed}");
