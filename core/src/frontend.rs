@@ -193,6 +193,7 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
             continue;
         }
         let admission = admission(&service.sources, family);
+        let on_vips = with_own(&admission, &vips, &node_addrs);
         let on_node_ports = if service.sources_on_node_ports { &admission } else { &Admission::Anyone };
         for port in &service.ports {
             let mut found = select(port, family, slices, here);
@@ -216,7 +217,7 @@ pub fn frontends(service: &Service, slices: &[&Slice], here: &Place) -> Vec<(Fro
                 made.push((key, front));
             };
             for addr in &vips {
-                add(*addr, port.port, true, &admission);
+                add(*addr, port.port, true, &on_vips);
             }
             for addr in &external {
                 add(*addr, port.port, false, &admission);
@@ -241,6 +242,19 @@ fn route(policy: ExternalPolicy, found: Selection) -> Route {
     }
 }
 
+/// Where an address of this node is admitted, the Service's own addresses are too: should the node have one of them on
+/// an interface, it speaks from it when it connects to it (kube-proxy: `pkg/proxy/nftables`, "allow traffic from this
+/// node").
+fn with_own(admission: &Admission, vips: &[IpAddr], node_addrs: &[IpAddr]) -> Admission {
+    match admission {
+        Admission::Ranges(ranges) if node_addrs.iter().any(|addr| admission.admits(*addr)) => {
+            let own = vips.iter().map(|vip| AddrRange::from(IpNet::from(*vip)));
+            Admission::Ranges(joined(ranges.iter().copied().chain(own).collect()).into())
+        }
+        _ => admission.clone(),
+    }
+}
+
 /// What a Service's source ranges mean in one family.
 #[must_use]
 pub fn admission(sources: &Sources, family: Family) -> Admission {
@@ -257,8 +271,11 @@ pub fn admission(sources: &Sources, family: Family) -> Admission {
 /// accepts (it refuses overlaps).
 #[must_use]
 pub fn merged(nets: impl IntoIterator<Item = IpNet>, family: Family) -> Vec<AddrRange> {
-    let mut ranges: Vec<AddrRange> =
-        nets.into_iter().map(AddrRange::from).filter(|range| range.family() == family).collect();
+    joined(nets.into_iter().map(AddrRange::from).filter(|range| range.family() == family).collect())
+}
+
+/// The same with ranges of one family.
+fn joined(mut ranges: Vec<AddrRange>) -> Vec<AddrRange> {
     ranges.sort_unstable();
     let mut merged: Vec<AddrRange> = Vec::with_capacity(ranges.len());
     for range in ranges {

@@ -195,6 +195,34 @@ fn a_front_end_offers_a_client_what_its_policy_lets_it_reach() {
 }
 
 #[test]
+fn where_the_node_is_admitted_its_own_load_balancer_addresses_are_too() {
+    // S60
+    for (vip, node, around, elsewhere) in [
+        ("192.0.2.100", "192.0.2.11", "192.0.2.8/29", "198.51.100.0/24"),
+        ("2001:db8:50::100", "2001:db8:50::11", "2001:db8:50::10/124", "2001:db8:7::/48"),
+    ] {
+        let [vip, node] = [vip, node].map(|addr| addr.parse::<IpAddr>().unwrap());
+        for (range, number, own) in [(around, 30_080, true), (elsewhere, 30_080, false)] {
+            let mut service = service();
+            service.vips = vec![vip];
+            service.sources = Sources::Only(nets(&[range]));
+            service.ports.truncate(1);
+            service.ports[0].node_port = NonZeroU16::new(number);
+            let here = Place { node_addrs: vec![node], ..Place::of(NodeName::new("here")) };
+            let slices = slices();
+            let fronts = frontends(&service, &slices.iter().collect::<Vec<_>>(), &here);
+            let admits = |at: IpAddr, source: IpAddr| {
+                let (_, front) = fronts.iter().find(|(key, _)| key.addr == at).unwrap();
+                front.admission.admits(source)
+            };
+            assert_eq!((admits(vip, vip), admits(vip, node)), (own, own), "{range}");
+            assert!(!admits(node, vip), "{range}: not at the NodePort");
+            assert!(!admits(vip, "192.0.2.99".parse().unwrap()), "{range}: nobody else");
+        }
+    }
+}
+
+#[test]
 fn a_restriction_admits_only_what_a_range_of_the_family_admits() {
     for (what, sources, v4, v6) in [
         ("no restriction", None, Admission::Anyone, Admission::Anyone),
