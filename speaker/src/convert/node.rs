@@ -143,6 +143,7 @@ mod tests {
 
     #[test]
     fn the_exclusion_label_counts_whatever_its_value() {
+        // S122: a Node object has nothing else that takes it out for good; not being ready does not.
         for (labels, excluded) in [
             (json!({}), false),
             (json!({"kubernetes.io/hostname": "n1"}), false),

@@ -42,8 +42,8 @@ impl View {
                 vips.entry(*addr).and_modify(|shared: &mut VipPlan| join(shared, &plan)).or_insert(plan);
             }
         }
-        let barred =
-            self.nodes.iter().filter(|(_, node)| node.excluded()).map(|(name, _)| name.clone()).collect();
+        let barred = self.nodes.iter().filter(|(_, node)| node.excluded() || node.leaving);
+        let barred = barred.map(|(name, _)| name.clone()).collect();
         Wanted { vips, barred }
     }
 

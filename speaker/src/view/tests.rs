@@ -379,6 +379,7 @@ fn what_a_complete_list_does_not_name_is_gone() {
 
 #[test]
 fn nothing_is_ready_before_every_kind_it_needs_was_listed() {
+    // S135
     let mut view = view();
     let lists = [
         Observed::Pool(Change::Listed(HashSet::new())),
@@ -555,7 +556,32 @@ fn a_shared_address_is_announced_where_every_service_has_endpoints_or_where_any_
 }
 
 #[test]
+fn a_node_that_is_to_go_announces_nothing_and_one_that_is_not_ready_goes_on() {
+    // S123
+    let mut view = view();
+    for (metadata, taint, barred) in [
+        (json!({}), "ToBeDeletedByClusterAutoscaler", true),
+        (json!({}), "node.kubernetes.io/not-ready", false),
+        (json!({}), "node.kubernetes.io/unreachable", false),
+        (json!({}), "node.kubernetes.io/unschedulable", false),
+        (json!({"deletionTimestamp": "2026-01-02T03:04:05Z"}), "other", true),
+        (json!({}), "other", false),
+    ] {
+        let object = json!({
+            "metadata": metadata,
+            "spec": {"taints": [{"key": taint, "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "False"}]},
+        });
+        let facts = crate::convert::node(serde_json::from_value(object).unwrap());
+        view.apply(Observed::Node(Change::Set(NodeName::new("n1"), facts)));
+        let wanted: BTreeSet<_> = barred.then(|| NodeName::new("n1")).into_iter().collect();
+        assert_eq!(view.plans().barred, wanted, "{metadata} {taint}");
+    }
+}
+
+#[test]
 fn an_excluded_node_announces_nothing() {
+    // S122, S123
     let mut view = view();
     view.set_node("n1", &json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""}));
     view.set_node("n2", &json!({}));
