@@ -248,6 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn the_internal_policy_is_none_of_ours() {
+        // S42
+        for external in ["Cluster", "Local"] {
+            let [local, cluster] = ["Local", "Cluster"].map(|internal| {
+                convert(
+                    json!({"spec": {"externalTrafficPolicy": external, "internalTrafficPolicy": internal}}),
+                )
+            });
+            assert_eq!(local, cluster, "{external}");
+            assert!(local.is_some());
+        }
+    }
+
+    #[test]
     fn only_load_balancers_of_our_class_with_an_address_are_ours() {
         // S79, S81, S84, S85
         let class = |class: &str| json!({"spec": {"loadBalancerClass": class}});

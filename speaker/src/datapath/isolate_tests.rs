@@ -54,6 +54,7 @@ fn refused(path: &DataPath<FakeKernel>) -> Vec<ServiceKey> {
 
 #[test]
 fn a_bad_service_stays_out_of_the_first_table_and_the_others_go_in() {
+    // S139
     for family in FAMILIES {
         let mut path = path(family, &[7, 30]);
         path.commit().unwrap();

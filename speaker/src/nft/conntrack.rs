@@ -332,6 +332,29 @@ mod tests {
     }
 
     #[test]
+    fn one_list_of_each_family_and_protocol_is_enough_for_any_number_of_services() {
+        // S132
+        let front = |index: u16, family, protocol| FrontendKey {
+            addr: match family {
+                Family::V4 => std::net::Ipv4Addr::from(0xc000_0200 + u32::from(index)).into(),
+                Family::V6 => std::net::Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(index)).into(),
+            },
+            protocol,
+            port: NonZeroU16::MIN.saturating_add(index),
+        };
+        let gone: Gone = (0..1000)
+            .flat_map(|index| {
+                [Family::V4, Family::V6].into_iter().flat_map(move |family| {
+                    [Protocol::Udp, Protocol::Sctp].map(|protocol| front(index, family, protocol))
+                })
+            })
+            .map(|front| (front, Stay { endpoints: Kept::All, sources: Admission::Nobody }))
+            .collect();
+        assert_eq!(listings(&gone).len(), 4);
+        assert!(listings(&Gone::new()).is_empty(), "nothing is read when nothing is to go");
+    }
+
+    #[test]
     fn the_port_filters_only_while_it_is_the_same_for_all() {
         let v4 = flow("192.0.2.200", "192.0.2.100", 53, "10.244.1.2", 5353).front;
         let with = |addr: &str, port| FrontendKey {

@@ -1,11 +1,17 @@
 //! The kernel's answers, and the lack of them, on a socket that a test holds the other end of.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
+
+use landfall_core::endpoints::Target;
+use landfall_core::frontend::{Admission, FrontendKey};
+use landfall_core::service::Protocol;
 
 use super::super::numbers::{INET, SUBSYS, msg};
 use super::super::wire::{Header, Messages, NLMSG_ERROR, Writer};
 use super::*;
 use crate::kernel::Kernel as _;
+use crate::nft::conntrack::{Kept, Stay};
 
 /// What happens at each send: the error it ends with, or what can be received afterwards.
 type Turn = Result<Vec<Result<Vec<u8>, Errno>>, Errno>;
@@ -130,6 +136,27 @@ fn an_interruption_is_no_outcome() {
     ]);
     kernel.apply(&batch()).unwrap();
     assert_eq!(kernel.port.sent, 6);
+}
+
+#[test]
+fn an_interrupted_list_of_connections_goes_on() {
+    // S131
+    for (vip, pod) in [("192.0.2.100", "10.244.1.11"), ("2001:db8:50::100", "fd00:244:1::11")] {
+        let front = FrontendKey {
+            addr: vip.parse().unwrap(),
+            protocol: Protocol::Udp,
+            port: NonZeroU16::new(53).unwrap(),
+        };
+        let kept = Target { addr: pod.parse().unwrap(), port: NonZeroU16::new(5353).unwrap() };
+        let stay = Stay { endpoints: Kept::Only([kept].into()), sources: Admission::Anyone };
+        let end = refusal(1, Errno::UnknownErrno);
+        let mut kernel = kernel(vec![
+            Err(Errno::EINTR),
+            Ok(vec![Err(Errno::EINTR), Ok(end.clone()), Err(Errno::EINTR), Ok(end)]),
+        ]);
+        kernel.forget(&Gone::from([(front, stay)])).unwrap();
+        assert_eq!((kernel.port.sent, kernel.port.waiting.len()), (2, 0), "{vip}");
+    }
 }
 
 #[test]

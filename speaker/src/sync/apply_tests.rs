@@ -128,6 +128,7 @@ async fn the_first_batch_makes_the_speaker_ready_and_is_reported_with_its_addres
 
 #[tokio::test]
 async fn what_the_kernel_refused_is_told_and_tried_again() {
+    // S138
     for (vip, pod) in VIPS {
         let mut rig = rig();
         rig.kernel.0.lock().unwrap().fail_next(Errno::ENOMEM);
@@ -224,6 +225,7 @@ async fn an_address_that_moves_to_another_service_in_one_batch_is_not_contested(
 
 #[tokio::test]
 async fn the_table_stays_when_the_thread_ends() {
+    // S136
     let Rig { kernel, batches, mut reports, _thread: mut thread, .. } = rig();
     let change = change("a", VIPS[0].0, VIPS[0].1);
     let batch = Batch {

@@ -59,6 +59,7 @@ impl View {
 mod tests {
     use std::collections::HashSet;
 
+    use landfall_core::frontend::Route;
     use landfall_core::name::NodeName;
     use serde_json::{Value, json};
 
@@ -78,6 +79,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "shop"},
             "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30_400,
                      "ipFamilies": ["IPv4", "IPv6"], "ports": [{"port": 80}, {"port": 443}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.100"}, {"ip": "2001:db8:50::100"}]}},
         }))
         .unwrap();
         let facts = convert::service(&object, &classes, &mut names).unwrap();
@@ -141,6 +143,28 @@ mod tests {
         );
         assert_eq!(local(&view), (Some(1), Some(2)));
         assert_eq!(view.health_check(&ServiceKey::new("shop", "other")), None);
+    }
+
+    #[test]
+    fn what_is_terminating_here_is_served_while_the_health_check_already_fails() {
+        // S53
+        let mut view = view();
+        let web = ServiceKey::new("shop", "web");
+        for (family, pod) in [("IPv4", "10.244.1.1"), ("IPv6", "fd00:244:1::1")] {
+            for (draining, local) in [(false, 1), (true, 0)] {
+                let conditions = json!({"ready": !draining, "serving": true, "terminating": draining});
+                let endpoints = json!([{"addresses": [pod], "nodeName": "n1", "conditions": conditions}]);
+                slice(&mut view, family, family, &json!([{"port": 8080}]), &endpoints);
+                let check = view.health_check(&web).unwrap();
+                let told = if family == "IPv4" { check.local_v4 } else { check.local_v6 };
+                assert_eq!(told, Some(local), "{family}");
+                let served = view.frontends(&web).into_iter().flatten().any(|(_, front)| match front.route {
+                    Route::Local { local, .. } => local.iter().any(|target| target.addr.to_string() == pod),
+                    Route::Cluster { .. } => false,
+                });
+                assert!(served, "{family}, draining: {draining}");
+            }
+        }
     }
 
     #[test]
