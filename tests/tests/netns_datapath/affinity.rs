@@ -89,6 +89,26 @@ fn until_gone(world: &World, to: SocketAddr) {
 }
 
 #[test]
+fn a_client_meets_the_same_endpoint_at_every_address_of_a_service() {
+    // S106: the first choice depends on the client alone. Records are kept for each address, though.
+    let world = World::new();
+    let mut path = data_path(&world);
+    let mut web = Web::new(100, &ALL).sticky(LONG);
+    for family in FAMILIES {
+        web.service.vips.push(vip(family, 101).ip());
+    }
+    web.apply(&mut path);
+    for family in FAMILIES {
+        for host in ["client", "client2"] {
+            for udp in [false, true] {
+                let met = [100, 101].map(|last| only(&world, host, udp, vip(family, last)));
+                assert_eq!(met[0], met[1], "{host} {family} udp={udp}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_client_keeps_its_endpoint_until_the_timeout_and_may_then_move() {
     // S102, S103, S108
     for udp in [false, true] {

@@ -92,6 +92,30 @@ fn a_node_port_follows_the_policy_local_and_the_source_ranges() {
 }
 
 #[test]
+fn a_node_port_is_no_port_of_a_load_balancer_address_that_the_node_has() {
+    // S99: kube-proxy's match of all local addresses would serve it there. S60: the node speaks from that address.
+    let world = World::new();
+    let mut path = data_path(&world);
+    for family in FAMILIES {
+        world.run("node", "ip", &["address", "add", &vip(family, 100).ip().to_string(), "dev", "lo"]);
+    }
+    let only = ["192.0.2.11/32", "192.0.2.200/32", "2001:db8:50::11/128", "2001:db8:50::200/128"];
+    Web::new(100, &["p1"]).node_port(30_080).only(&only).apply(&mut path);
+    for (family, node) in FAMILIES.into_iter().zip(NODE) {
+        let to = vip(family, 100);
+        for host in ["client", "node"] {
+            for met in both(&world, host, to) {
+                assert_eq!(met.pod(), "p1", "{host} {family}");
+            }
+        }
+        assert_eq!(world.tcp("client2", to), Met::Silence, "{family}");
+        let number = SocketAddr::new(to.ip(), 30_080);
+        assert_eq!(both(&world, "client", number), [Met::Refused, Met::Refused], "{family}");
+        assert_eq!(world.tcp("client", SocketAddr::new(node.parse().unwrap(), 30_080)).pod(), "p1");
+    }
+}
+
+#[test]
 fn an_external_ip_is_served_on_the_ports_of_the_service_alone() {
     // S87
     let world = World::new();

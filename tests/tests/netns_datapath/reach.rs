@@ -220,6 +220,59 @@ fn pods_and_nodes_that_clients_do_not_send_to_reach_the_address_too() {
 }
 
 #[test]
+fn a_client_on_another_interface_is_answered_by_that_one() {
+    // X19
+    let world = World::new();
+    // One ICMP message a second would be too few here.
+    for limit in ["net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"] {
+        world.run("node", "sysctl", &["-qw", limit]);
+    }
+    let clients = world.second_lan();
+    let mut path = data_path(&world);
+    Web::new(100, &["p1", "p3"]).apply(&mut path);
+    Web::new(101, &["p1"]).local().apply(&mut path);
+    for (family, client) in FAMILIES.into_iter().zip(clients) {
+        for udp in [false, true] {
+            let met = world.many("client2", udp, vip(family, 100), 24);
+            assert_eq!(names(&met), BTreeSet::from(["p1", "p3"]), "{family} udp={udp}");
+            let local = Met::Pod("p1".into(), client);
+            let met = world.many("client2", udp, vip(family, 101), 4);
+            assert!(met.iter().all(|met| *met == local), "{family} udp={udp} {met:?}");
+        }
+        assert!(world.ping("client2", vip(family, 100).ip()), "{family}");
+        let undefined = SocketAddr::new(vip(family, 100).ip(), 81);
+        assert_eq!(both(&world, "client2", undefined), [Met::Refused, Met::Refused], "{family}");
+    }
+}
+
+#[test]
+fn pods_and_a_node_without_a_speaker_are_clients_like_any_other() {
+    // S54: what they send leaves their node for the one that owns the address.
+    let world = World::new();
+    let mut path = data_path(&world);
+    for route in ["192.0.2.96/27 via 192.0.2.11", "2001:db8:50::100/120 via 2001:db8:50::11"] {
+        let words: Vec<&str> = ["route", "add"].into_iter().chain(route.split(' ')).collect();
+        world.run("node2", "ip", &words);
+    }
+    Web::new(100, &["p1", "p3"]).apply(&mut path);
+    Web::new(101, &["p1", "p3"]).local().apply(&mut path);
+    Web::new(102, &["p3"]).local().apply(&mut path);
+    for family in FAMILIES {
+        let addrs = [("p3", pod_addr("p3", family)), ("node2", pod_addr("node2", family))];
+        for (host, own) in addrs {
+            for udp in [false, true] {
+                let met = world.many(host, udp, vip(family, 100), 24);
+                assert_eq!(names(&met), BTreeSet::from(["p1", "p3"]), "{host} {family} udp={udp}");
+                let met = world.many(host, udp, vip(family, 101), 8);
+                let local = Met::Pod("p1".into(), own);
+                assert!(met.iter().all(|met| *met == local), "{host} {family} udp={udp} {met:?}");
+            }
+            assert_eq!(both(&world, host, vip(family, 102)), [Met::Silence, Met::Silence], "{host} {family}");
+        }
+    }
+}
+
+#[test]
 fn a_node_that_does_not_know_its_pods_treats_them_like_anybody() {
     // S43
     let world = World::new();

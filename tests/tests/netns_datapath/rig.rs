@@ -160,8 +160,11 @@ pub(crate) fn port(number: u16) -> NonZeroU16 {
 }
 
 pub(crate) fn pod_addr(pod: &str, family: Family) -> IpAddr {
-    if pod == "node" {
-        return node_addr(family);
+    match (pod, family) {
+        ("node", _) => return node_addr(family),
+        ("node2", Family::V4) => return "192.0.2.12".parse().unwrap(),
+        ("node2", Family::V6) => return "2001:db8:50::12".parse().unwrap(),
+        _ => {}
     }
     let (number, last) = match pod {
         "p1" => (1, 11),

@@ -7,7 +7,7 @@ use landfall_core::addr::Family;
 use landfall_speaker::datapath::DataPath;
 use landfall_speaker::nft;
 
-use crate::rig::{FAMILIES, SetWhenDropped, Web, both, data_path, vip};
+use crate::rig::{FAMILIES, SEED, SetWhenDropped, Web, both, data_path, node_addr, vip};
 use crate::world::{Met, World};
 
 #[test]
@@ -71,6 +71,24 @@ fn a_range_may_hold_pods_and_the_node_everybody_or_nobody() {
             let udp = if host == "node" { Met::Refused } else { Met::Silence };
             assert_eq!(both(&world, host, vip(family, 102)), [Met::Silence, udp], "{host} {family}");
         }
+    }
+}
+
+#[test]
+fn ranges_are_asked_where_the_client_is_seen_and_not_again_behind_it() {
+    // S75: the second node has the endpoint and the same ranges, and sees the first node.
+    let world = World::new();
+    let mut path = data_path(&world);
+    let kernel = world.inside("node2", || nft::Kernel::open().unwrap());
+    let mut behind = DataPath::new(kernel, SEED);
+    let only = ["192.0.2.200/32", "2001:db8:50::200/128"];
+    Web::new(100, &["p3"]).only(&only).apply(&mut path);
+    Web::new(100, &["p3"]).only(&only).on("node2").apply(&mut behind);
+    for family in FAMILIES {
+        for met in both(&world, "client", vip(family, 100)) {
+            assert_eq!((met.pod(), met.seen()), ("p3", node_addr(family)), "{family}");
+        }
+        assert_eq!(both(&world, "client2", vip(family, 100)), [Met::Silence, Met::Silence], "{family}");
     }
 }
 

@@ -168,6 +168,32 @@ impl World {
         }
     }
 
+    /// A second LAN, on an interface of its own, between the first node and `client2`, which then sends by it to
+    /// load-balancer addresses, from the addresses given back. Neither takes a packet from the wrong side.
+    pub(crate) fn second_lan(&self) -> [IpAddr; 2] {
+        let peer = self.netns("client2");
+        self.batch("node", &[&format!("link add eth1 type veth peer name eth1 netns {peer}")]);
+        for (host, last) in [("node", 11), ("client2", 201)] {
+            self.batch(
+                host,
+                &[
+                    &format!("addr add 198.51.100.{last}/24 dev eth1"),
+                    &format!("addr add 2001:db8:51::{last}/64 dev eth1 nodad"),
+                    "link set eth1 up",
+                ],
+            );
+            self.sysctl(host, &[("ipv4/conf/eth0/rp_filter", "1"), ("ipv4/conf/eth1/rp_filter", "1")]);
+        }
+        self.batch(
+            "client2",
+            &[
+                "route replace 192.0.2.96/27 via 198.51.100.11",
+                "route replace 2001:db8:50::100/120 via 2001:db8:51::11",
+            ],
+        );
+        ["198.51.100.201", "2001:db8:51::201"].map(|addr| addr.parse().expect("an address"))
+    }
+
     /// Lets the node forget flows that are over within a second: what thousands of short ones leave behind would be
     /// looked at with each change.
     pub(crate) fn forget_soon(&self) {
