@@ -2,10 +2,11 @@
 //! Dual stack with kube-proxy in nftables mode is what all other end-to-end tests use.
 #![cfg(test)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use landfall_lab::product::{
-    HELLO, POD, SOON, external_ip, nft_table, patch, pool_yaml, wait_owner, wait_served, wait_unserved,
+    HELLO, POD, SOON, eventually, external_ip, get, nft_table, patch, pool_yaml, wait_owner, wait_served,
+    wait_unserved,
 };
 use landfall_lab::{Families, KubeProxy, Lab, Options, TestNs, checkout};
 
@@ -49,6 +50,39 @@ impl Variant {
     }
 }
 
+impl Variant {
+    /// S112, S119, S121: nodes with an endpoint say so, as long as somebody asks, and every node says how it is.
+    fn answers_health_checks(&self, ns: &TestNs) {
+        let nodes = ["192.0.2.11", "192.0.2.12"].map(|addr| addr.parse::<IpAddr>().unwrap());
+        for node in nodes {
+            let asked = SocketAddr::new(node, 10_256);
+            let answer = self.0.host("client").unwrap().http_get_path(asked, "/healthz", SOON).unwrap();
+            let health = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.status, 200, "{health}");
+            assert!(health.contains("\"nodeEligible\":true"), "{health}");
+        }
+        patch(ns, "service", "hello-world", r#"{"spec":{"externalTrafficPolicy":"Local"}}"#);
+        let service = ns.get_json(&["service", "hello-world"]).unwrap();
+        let port = service["spec"]["healthCheckNodePort"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let port = port.expect("the API server gives one");
+        let pods = ns.get_json(&["pods", "--selector=app=hello-world"]).unwrap();
+        let pods = pods["items"].as_array().unwrap();
+        for node in nodes {
+            let here = pods.iter().filter(|pod| pod["status"]["hostIP"] == node.to_string()).count();
+            let wanted = format!("\"localEndpoints\": {here},");
+            eventually(SOON, &format!("{node} to tell of {here} endpoints"), || {
+                let told = get(self.0, "client", node, port).unwrap_or_else(|refused| refused);
+                let right = told.contains(&wanted) && told.starts_with("503") == (here == 0);
+                right.then_some(())
+            });
+        }
+        patch(ns, "service", "hello-world", r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#);
+        for node in nodes {
+            wait_unserved(self.0, "client", node, port, SOON);
+        }
+    }
+}
+
 impl Drop for Variant {
     fn drop(&mut self) {
         // `up` of the same name cleans up as well: a failure here must not hide the test's own.
@@ -72,6 +106,7 @@ fn ipv4_only_without_kube_proxy_serves_clients_and_enforces_ranges() {
     let (ns, ip) = variant.hello("192.0.2.141");
     variant.serves(&ns, ip, "192.0.2.200/32");
     let _ = wait_owner(variant.0, ip);
+    variant.answers_health_checks(&ns);
 }
 
 /// The address is reached by a route to a node: every node has it in its kernel.

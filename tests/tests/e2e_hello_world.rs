@@ -267,6 +267,7 @@ fn no_address_changes_when_both_controllers_are_killed() {
 
 #[test]
 fn traffic_flows_while_the_api_server_is_away() {
+    // S140
     let lab = cluster();
     let ns = namespace("api-away");
     let _pool = Pool::new("api-away", &["192.0.2.130/32"]);
