@@ -163,7 +163,7 @@ fn each_service_takes_one_unit_of_work_and_a_restart_none() {
 
 #[test]
 fn the_finalizer_stands_before_the_address_and_goes_with_it() {
-    // A80
+    // A80, S92
     for (spec, addr) in families() {
         let mut world = Server::new(ONE_EACH);
         world.put("s", spec);

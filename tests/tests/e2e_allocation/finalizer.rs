@@ -27,7 +27,7 @@ fn always_guarded(ns: &TestNs, since: &str) {
     assert!(seen > 0, "the history shows addresses");
 }
 
-// A80
+// A80 S92
 #[test]
 fn the_finalizer_is_there_before_the_address_and_goes_with_it() {
     let ns = space("a80");

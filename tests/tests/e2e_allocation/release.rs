@@ -73,7 +73,7 @@ fn with_reassign_another_pool_takes_over_when_the_pool_goes() {
     assert_eq!(service.annotation("landfall.dev/allocated-from").as_deref(), Some("a9-second"));
 }
 
-// A51
+// A51 S83
 #[test]
 fn a_service_of_another_class_is_left_alone() {
     let ns = space("a51");
@@ -84,4 +84,37 @@ fn a_service_of_another_class_is_left_alone() {
     ns.fence();
     other.wait_released();
     assert!(condition(&other.read(), ALLOCATED).is_none());
+    // Nothing has to be handed over: a class is for as long as the type.
+    let unset = ns.service("unset", &json!({}), &json!({}));
+    for (service, class) in [
+        (&other, json!("landfall.dev/landfall")),
+        (&ours, json!("example.com/other")),
+        (&unset, json!("example.com/other")),
+        (&ours, json!(null)),
+    ] {
+        let refused = service.try_merge(&json!({"spec": {"loadBalancerClass": class}})).unwrap_err();
+        assert!(format!("{refused:?}").contains("may not change once set"), "{class}: {refused:?}");
+    }
+}
+
+// S86
+#[test]
+fn the_health_check_port_comes_and_goes_with_the_policy_and_the_address_stays() {
+    let ns = space("s86");
+    let pool = pinned(&[&ns], &["198.18.86.0/32", "2001:db8:86::/128"], &json!({}));
+    let _pool = Object::pool("s86", &pool);
+    let spec = json!({"ipFamilyPolicy": "RequireDualStack", "externalTrafficPolicy": "Local"});
+    let service = ns.service("web", &json!({}), &spec);
+    let addresses = ["198.18.86.0", "2001:db8:86::"];
+    service.wait_addresses(&addresses);
+    let port = || service.read()["spec"]["healthCheckNodePort"].as_u64();
+    let given = port().expect("the API server gives one");
+    let other = json!({"spec": {"healthCheckNodePort": given ^ 1}});
+    assert!(service.try_merge(&other).is_err(), "not while it is needed");
+    service.merge(&json!({"spec": {"externalTrafficPolicy": "Cluster"}}));
+    assert_eq!(port(), None);
+    service.merge(&json!({"spec": {"externalTrafficPolicy": "Local", "healthCheckNodePort": given}}));
+    assert_eq!(port(), Some(given));
+    ns.fence();
+    service.wait_addresses(&addresses);
 }
