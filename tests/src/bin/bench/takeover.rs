@@ -54,7 +54,6 @@ pub(crate) fn run(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
 fn one(lab: &Lab, recorder: &Recorder, end: End, name: &str) -> anyhow::Result<std::time::Duration> {
     let (pod, node, _) = wait_leader(lab);
     let host = lab.host(&node)?;
-    let begin = Instant::now();
     match end {
         End::Deleted => {
             let path = format!("/api/v1/namespaces/landfall-system/pods/{pod}");
@@ -65,6 +64,7 @@ fn one(lab: &Lab, recorder: &Recorder, end: End, name: &str) -> anyhow::Result<s
         }
         End::PowerCut => lab.fault(Fault::Kill, &node)?,
     }
+    let begin = Instant::now();
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}]},
