@@ -9,6 +9,7 @@ use landfall_lab::product::{
     wait_unserved,
 };
 use landfall_lab::{Families, KubeProxy, Lab, Options, TestNs, checkout};
+use serde_json::json;
 
 /// A lab of this test alone with Landfall installed; goes down with the test.
 struct Variant(&'static Lab);
@@ -36,6 +37,20 @@ impl Variant {
         let ip = external_ip(&ns, "hello-world");
         assert_eq!(ip, address.parse::<IpAddr>().unwrap());
         (ns, ip)
+    }
+
+    /// A31, A39: who prefers two families gets the one of the cluster, and nobody can require two.
+    fn gives_one_family(&self, ns: &TestNs, given: &str) {
+        let both = ["192.0.2.150", "2001:db8:50::150"].map(|addr| format!("{addr}-{addr}"));
+        self.0.apply(&pool_yaml("both", &[&both[0], &both[1]])).unwrap();
+        ns.service("prefers", &json!({}), &json!({"ipFamilyPolicy": "PreferDualStack"}))
+            .wait_addresses(&[given]);
+        let requires = json!({"ipFamilyPolicy": "RequireDualStack"});
+        let Err(refused) = ns.try_service("requires", &json!({}), &requires) else {
+            panic!("the API server takes it");
+        };
+        let refused = format!("{refused:?}");
+        assert!(refused.contains("ipFamilyPolicy"), "{refused}");
     }
 
     /// The client is served, and source ranges shut the other one out.
@@ -98,6 +113,7 @@ fn ipv4_only_with_kube_proxy_in_iptables_mode_serves_clients_and_enforces_ranges
     let (ns, ip) = variant.hello("192.0.2.140");
     variant.serves(&ns, ip, "192.0.2.200/32");
     let _ = wait_owner(variant.0, ip);
+    variant.gives_one_family(&ns, "192.0.2.150");
 }
 
 #[test]
@@ -120,4 +136,5 @@ fn ipv6_only_serves_clients_that_route_to_any_node_and_enforces_ranges() {
     }
     variant.serves(&ns, ip, "2001:db8:50::200/128");
     assert!(nft_table(variant.0, "n1").contains("2001:db8:50::140"));
+    variant.gives_one_family(&ns, "2001:db8:50::150");
 }

@@ -12,6 +12,7 @@ mod dual_stack;
 mod finalizer;
 mod node_ports;
 mod pools;
+mod ranges;
 mod release;
 mod requests;
 mod reservations;

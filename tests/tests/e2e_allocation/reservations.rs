@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use landfall_lab::objects::Object;
-use landfall_lab::product::{SOON, eventually, eventually_seen};
+use landfall_lab::objects::{Object, restart_controllers};
+use landfall_lab::product::{SOON, cluster, eventually, eventually_seen};
 use serde_json::{Value, json};
 
 use crate::{pinned, space};
@@ -101,6 +101,26 @@ fn a_freed_address_rests_before_it_is_given_again() {
     });
     second.wait_addresses(&both);
     pool.wait_status("/ipv4/quarantined", "0");
+}
+
+// A67
+#[test]
+fn an_address_rests_on_while_its_pools_controllers_are_exchanged() {
+    let ns = space("a67-on");
+    let spec = pinned(&[&ns], &["198.18.69.0/31", "2001:db8:69::/127"], &json!({"quarantine": "5m"}));
+    let pool = Object::pool("a67-on", &spec);
+    let dual = json!({"ipFamilyPolicy": "RequireDualStack"});
+    let first = ns.service("first", &json!({}), &dual);
+    first.wait_addresses(&["198.18.69.0", "2001:db8:69::"]);
+    first.delete_and_wait();
+    pool.wait_status("/ipv4/quarantined", "1");
+    pool.wait_status("/ipv6/quarantined", "1");
+    restart_controllers(cluster());
+    ns.service("second", &json!({}), &dual).wait_addresses(&["198.18.69.1", "2001:db8:69::1"]);
+    let message = ns.service("third", &json!({}), &dual).wait("False", "PoolsFull");
+    assert!(message.contains("a67-on"), "{message}");
+    pool.wait_status("/ipv4/quarantined", "1");
+    pool.wait_status("/ipv6/quarantined", "1");
 }
 
 // A68
