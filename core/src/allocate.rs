@@ -1,6 +1,7 @@
 //! The decision: which addresses a Service gets, or why it gets none.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::Family;
 use crate::demand::{Demand, Families};
@@ -53,6 +54,8 @@ pub enum Obstacle {
     Reservations,
     /// The labels of the namespace change, or a Service there gives up an address.
     Namespace(Namespace),
+    /// A Service with this sharing key gets an address, or others may share one that it has.
+    Sharing(Arc<str>),
     /// Nothing but the Service itself.
     Never,
 }

@@ -71,11 +71,17 @@ pub struct Lost {
 impl Ledger {
     /// A ledger of what Services say they have. The order of the claims does not matter.
     ///
-    /// Of two that claim one address and do not share, the older Service has it (by name when they are equally
-    /// old). Two that share and clash by now both stay: they were on it before, and nobody loses an address by a
-    /// restart. Reservations and what rests are told afterwards.
+    /// Of two that claim one address and neither of which shares, the older Service has it (by name when they are
+    /// equally old). Two that share and clash by now both stay, and so does one that has ceased to share: they were on
+    /// it before, and nobody loses an address by a restart. Reservations and what rests are told afterwards.
     #[must_use]
     pub fn rebuild(pools: &Pools, mut claims: Vec<Claim>) -> (Self, Vec<Lost>) {
+        // Who has no key on an address that others share has taken it away while nobody looked: they stay.
+        let shared: BTreeSet<IpAddr> =
+            claims.iter().filter(|claim| claim.terms.sharing.is_some()).map(|claim| claim.addr).collect();
+        for claim in claims.iter_mut().filter(|claim| claim.terms.sharing.is_none()) {
+            claim.contested |= shared.contains(&claim.addr);
+        }
         let rank = |claim: &Claim| (claim.contested, claim.created);
         claims.sort_by(|a, b| (rank(a), &a.key, a.addr).cmp(&(rank(b), &b.key, b.addr)));
         let mut ledger = Self::default();

@@ -241,7 +241,7 @@ impl Index {
         let asking = self.asking(entry);
         let terms = Terms::from(&demand);
         let decided = allocate(&self.ledger, &self.pools, asking.claimant(key), &demand);
-        let (mut desired, granted, obstacles, denied) = match decided {
+        let (mut desired, granted, mut obstacles, denied) = match decided {
             Ok(grant) => {
                 let origin = grant.origin(&self.pools, asking.claimant(key));
                 for addr in &grant.addresses {
@@ -251,21 +251,21 @@ impl Index {
                 let obstacles = grant.obstacles();
                 (desired, grant.addresses, obstacles, None)
             }
-            Err(denied) => {
-                let mut obstacles = denied.obstacles();
-                // One refusal is told; an address of the other family, from whatever pool, would do as well.
-                if let families @ [_, _, ..] = demand.families.list() {
-                    for usable in self.pools.in_order() {
-                        let pool = &usable.pool.name;
-                        obstacles.extend(families.iter().map(|family| Obstacle::Pool(pool.clone(), *family)));
-                    }
-                }
-                obstacles.sort();
-                obstacles.dedup();
-                (Desired::denied(&denied), Vec::new(), obstacles, Some(denied))
-            }
+            Err(denied) => (Desired::denied(&denied), Vec::new(), denied.obstacles(), Some(denied)),
         };
         desired.finalizer &= self.choices.finalizer;
+        // One refusal is told; an address of the other family, one of its own or room beside another Service would do
+        // as well.
+        let families = demand.families.list();
+        if !obstacles.is_empty() && (families.len() > 1 || demand.sharing.is_some()) {
+            for usable in self.pools.in_order() {
+                let pool = &usable.pool.name;
+                obstacles.extend(families.iter().map(|family| Obstacle::Pool(pool.clone(), *family)));
+            }
+            obstacles.extend(demand.sharing.iter().map(|sharing| Obstacle::Sharing(sharing.key.clone())));
+            obstacles.sort();
+            obstacles.dedup();
+        }
         self.wait_for(&place, obstacles);
         let entry = self.services.get_mut(key)?;
         entry.granted = granted;
@@ -289,6 +289,9 @@ impl Index {
             self.since.insert((key.clone(), addr), self.now);
         } else if changed {
             self.waiting.wake(Obstacle::Address(addr));
+        }
+        if let Some(sharing) = terms.sharing.as_ref().filter(|_| changed || !had) {
+            self.waiting.wake(Obstacle::Sharing(sharing.key.clone()));
         }
     }
 

@@ -9,6 +9,7 @@ use crate::seen::{SeenNamespace, SeenNode, SeenSpeaker};
 use crate::send::PortsRefused;
 
 mod model;
+mod sharing;
 mod world;
 
 use world::{Server, key, namespace, spec, v4, v6};

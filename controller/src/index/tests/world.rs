@@ -76,7 +76,7 @@ impl Server {
         self.put_with(name, spec, &json!({}));
     }
 
-    /// The same with annotations of the user.
+    /// The same with annotations of the user; one that is null goes.
     pub(super) fn put_with(&mut self, name: &str, spec: Value, annotations: &Value) {
         let resource = self.tick();
         let created = Timestamp::from_second(1_700_000_000 + i64::try_from(self.clock).unwrap()).unwrap();
@@ -85,9 +85,7 @@ impl Server {
         }});
         let object = self.services.entry(key(name)).or_insert(fresh);
         object["spec"] = spec;
-        for (name, value) in annotations.as_object().unwrap() {
-            object["metadata"]["annotations"][name] = value.clone();
-        }
+        json_patch::merge(object, &json!({"metadata": {"annotations": annotations}}));
         object["metadata"]["resourceVersion"] = json!(resource);
         self.untold.push(Change::Set(seen(object)));
     }
