@@ -8,8 +8,8 @@ use std::sync::Arc;
 use landfall_core::addr::Family;
 
 use super::model::{
-    Base, Batch, Bytes, ChainKind, Ct, Data, Element, Expr, Field, Header as PacketHeader, Hook, Into, Life,
-    Meta, Name, NatKind, Op, Refusal, Reg, Set, TableFlags, Value, Verdict,
+    Base, Batch, Bytes, ChainKind, Comment, Ct, Data, Element, Expr, Field, Header as PacketHeader, Hook,
+    Into, Life, Meta, Name, NatKind, Op, Refusal, Reg, Set, TableFlags, Value, Verdict,
 };
 use super::numbers::{
     BATCH_BEGIN, BATCH_END, IPV4, IPV6, NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, SUBSYS, chain, elem, expr,
@@ -264,7 +264,10 @@ fn element(attrs: &Attrs<'_>) -> Option<Element> {
         range_end: attrs.be32(elem::FLAGS) == Some(elem::F_INTERVAL_END),
         value,
         life,
-        comment: attrs.find(elem::USERDATA).and_then(userdata::commented).map(Arc::from),
+        comment: attrs
+            .find(elem::USERDATA)
+            .and_then(userdata::commented)
+            .map(|text| Box::new(Comment(Arc::from(text)))),
     })
 }
 

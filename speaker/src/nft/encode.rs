@@ -243,7 +243,7 @@ fn write_element(w: &mut Writer, element: &Element) {
         w.be64(elem::EXPIRATION, life.left_ms);
     }
     if let Some(comment) = &element.comment {
-        w.attr(elem::USERDATA, &userdata::comment(comment));
+        w.attr(elem::USERDATA, &userdata::comment(&comment.0));
     }
 }
 

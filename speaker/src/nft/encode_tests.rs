@@ -224,7 +224,7 @@ fn elements() -> impl Strategy<Value = Vec<Element>> {
             range_end,
             value,
             life,
-            comment: comment.map(Arc::from),
+            comment: comment.map(|text| Box::new(super::super::model::Comment(Arc::from(text)))),
         },
     );
     prop::collection::vec(element, 0..20)

@@ -205,12 +205,16 @@ pub struct Element {
     /// How long it stays, in a set whose elements go when their time is over; `None`: for ever.
     pub life: Option<Box<Life>>,
     /// A word for people, which `nft` prints; opaque to the kernel. At most [`MAX_COMMENT`] bytes.
-    pub comment: Option<Name>,
+    pub comment: Option<Box<Comment>>,
 }
 
 /// The longest comment that `nft` prints (`NFTNL_UDATA_COMMENT_MAXLEN`, without the byte that ends it): a namespace and
 /// the name of a Service, 63 bytes each, and what is between them.
 pub const MAX_COMMENT: usize = 127;
+
+/// What stands beside an element for people. In a box, since few of the many elements have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comment(pub Name);
 
 /// How long an element stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +235,7 @@ impl Element {
     /// The same with a comment.
     #[must_use]
     pub fn commented(mut self, comment: Name) -> Self {
-        self.comment = Some(comment);
+        self.comment = Some(Box::new(Comment(comment)));
         self
     }
 }
