@@ -25,7 +25,11 @@ pub fn desired(seen: &SeenPool, pools: &Pools, ledger: &Ledger, now: Timestamp) 
     };
     let (v4, v6) = (of(Family::V4), of(Family::V6));
     let (ready, overlapping) = verdicts(seen, usable);
-    let conflict = (false, "NoConflict", "no node has seen a foreign device use an address of it".to_owned());
+    let conflict = (
+        false,
+        "NoConflict",
+        "the nodes do not look for foreign devices that use an address of it yet".to_owned(),
+    );
     let resting = ledger
         .resting()
         .filter(|(addr, _)| pools.of(*addr).is_some_and(|usable| usable.pool.name == seen.name));

@@ -274,6 +274,8 @@ impl<K: Kernel> DataPath<K> {
         }
         if books.outgrown() {
             tracing::info!("a map of the data path has outgrown its size, replacing the table");
+            // Both are made anew, and are too big to be there twice.
+            drop((books, batches));
             return self.commit_full();
         }
         match self.apply(batches) {

@@ -85,6 +85,11 @@ pub const ADDRESS_CONFLICT: Condition = Condition {
                       MAC and on the interface named there.",
             action: "Give the device another address, or list the address in `exclude`.",
         },
-        Reason { status: false, name: "NoConflict", meaning: "No node has seen that.", action: "" },
+        Reason {
+            status: false,
+            name: "NoConflict",
+            meaning: "No node has seen that. The nodes do not look for it yet, so this is always the reason.",
+            action: "",
+        },
     ],
 };
