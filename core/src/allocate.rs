@@ -93,7 +93,9 @@ pub fn allocate(ledger: &Ledger, pools: &Pools, who: Claimant<'_>, demand: &Dema
     let search::Found { addresses, mut lacking, refused, had } = found;
     let Some(denied) = refused else { return Ok(Grant::new(addresses, lacking)) };
     // All or nothing is about a Service that has nothing yet: what one has is never taken away.
-    let all_or_nothing = matches!(demand.families, Families::Require(_)) || request.addresses.len() > 1;
+    // So is an address that it asks for by name: another one in its place is not what was asked for.
+    let missed = request.addresses.iter().any(|asked| !addresses.contains(asked));
+    let all_or_nothing = missed || matches!(demand.families, Families::Require(_));
     if addresses.is_empty() || (all_or_nothing && !had) {
         return Err(denied);
     }

@@ -104,6 +104,23 @@ fn a_second_family_is_taken_from_the_pool_of_the_first_though_another_one_comes_
 }
 
 #[test]
+fn an_address_asked_for_that_cannot_be_had_is_not_made_up_for_by_one_of_the_other_family() {
+    // A21
+    let mut world = World::new([pool("a", 1, &["192.0.2.0/24", "2001:db8::/64"])]);
+    for (asked, other) in [("203.0.113.9", "2001:db8::"), ("2001:db8:9::9", "192.0.2.0")] {
+        let asks = asking(PREFER, &[asked], None);
+        assert!(world.decide("s", &asks).is_err());
+        assert_eq!(world.reason("s", &asks), "AddressOutsidePools");
+        // What it has already stays.
+        let one = if ip(other).is_ipv4() { V4 } else { V6 };
+        world.serve("t", &asking(one, &[other], None)).unwrap();
+        let kept = world.serve("t", &asks).unwrap();
+        assert_eq!((kept.addresses, kept.lacking.len()), (ips(&[other]), 1));
+        world.delete("t");
+    }
+}
+
+#[test]
 fn a_family_that_is_not_wanted_any_more_is_given_back() {
     let mut world = World::new([pool("a", 1, &["192.0.2.0/24", "2001:db8::/64"])]);
     world.serve("s", &plain(PREFER)).unwrap();
