@@ -84,8 +84,12 @@ fn a_namespace_that_creates_and_deletes_in_a_loop_delays_nobody_else() {
         for worker in 0..CREATORS {
             let (noisy, stop, rounds) = (&noisy, &stop, &rounds);
             scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let names: Vec<String> = (0..25).map(|n| format!("noise-{worker}-{n}")).collect();
+                for round in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // New names each time: one that is being deleted is still there for a moment.
+                    let names: Vec<String> = (0..25).map(|n| format!("noise-{worker}-{round}-{n}")).collect();
                     for name in &names {
                         create_one(noisy, name);
                     }
