@@ -12,7 +12,7 @@ pub mod conntrack;
 pub mod decode;
 pub mod encode;
 pub mod model;
-mod numbers;
+pub(crate) mod numbers;
 pub mod port;
 pub mod probe;
 pub mod socket;

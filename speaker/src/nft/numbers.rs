@@ -19,8 +19,10 @@ pub(crate) mod msg {
     pub(crate) const GETTABLE: u16 = 1;
     pub(crate) const DELTABLE: u16 = 2;
     pub(crate) const NEWCHAIN: u16 = 3;
+    pub(crate) const GETCHAIN: u16 = 4;
     pub(crate) const DELCHAIN: u16 = 5;
     pub(crate) const NEWRULE: u16 = 6;
+    pub(crate) const GETRULE: u16 = 7;
     pub(crate) const NEWSET: u16 = 9;
     pub(crate) const NEWSETELEM: u16 = 12;
     pub(crate) const GETSETELEM: u16 = 13;
@@ -115,6 +117,8 @@ pub(crate) const NF_DROP: u32 = 0;
 pub(crate) const NF_ACCEPT: u32 = 1;
 pub(crate) const NFT_JUMP: u32 = 0xffff_fffd;
 pub(crate) const NFT_GOTO: u32 = 0xffff_fffc;
+/// `NFT_RETURN`.
+pub(crate) const NFT_RETURN: u32 = 0xffff_fffb;
 
 /// Attributes of expressions, by expression.
 pub(crate) mod expr {

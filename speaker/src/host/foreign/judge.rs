@@ -8,21 +8,11 @@ use landfall_core::name::Iface;
 
 use super::packet::Packet;
 use super::read::{BaseChain, Reader, Rule};
+use crate::nft::numbers::{NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFT_RETURN, elem};
 use crate::nft::wire::{Attrs, array};
 
 /// Chains that jump to each other deeper than the kernel allows (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
-
-/// Verdicts as they go over the wire, and their attributes.
-const ACCEPT: u32 = 1;
-const DROP: u32 = 0;
-const JUMP: u32 = (-3_i32).cast_unsigned();
-const GOTO: u32 = (-4_i32).cast_unsigned();
-const RETURN: u32 = (-5_i32).cast_unsigned();
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
 
 /// What becomes of a packet, from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,10 +132,10 @@ impl<'a> Judge<'a> {
             "lookup" => self.lookup(attrs, registers, depth),
             "immediate" => {
                 let data = attrs.nest(2);
-                if let Some(verdict) = data.as_ref().and_then(|data| data.nest(DATA_VERDICT)) {
+                if let Some(verdict) = data.as_ref().and_then(|data| data.nest(elem::DATA_VERDICT)) {
                     return Step::Ends(self.verdict(&verdict, depth));
                 }
-                let value = data.and_then(|data| data.find(DATA_VALUE)).map(<[u8]>::to_vec);
+                let value = data.and_then(|data| data.find(elem::DATA_VALUE)).map(<[u8]>::to_vec);
                 registers.insert(attrs.be32(1).unwrap_or_default(), value);
                 Step::Matches(Some(true))
             }
@@ -231,7 +221,7 @@ impl<'a> Judge<'a> {
         let found = elements.iter().find(|(element, _)| *element == key);
         match found {
             Some((_, data)) if is_verdict => {
-                let verdict = Attrs::new(data).nest(DATA_VERDICT);
+                let verdict = Attrs::new(data).nest(elem::DATA_VERDICT);
                 Step::Ends(verdict.map_or(Ends::ANY, |verdict| self.verdict(&verdict, depth)))
             }
             // The value that it maps to is not looked at.
@@ -241,18 +231,18 @@ impl<'a> Judge<'a> {
     }
 
     fn verdict(&mut self, verdict: &Attrs<'_>, depth: usize) -> Ends {
-        let chain = verdict.text(VERDICT_CHAIN).unwrap_or_default();
-        match verdict.be32(VERDICT_CODE) {
-            Some(ACCEPT) => Ends::ACCEPT,
-            Some(DROP) => Ends::DROP,
-            Some(RETURN) => Ends::LEAVE,
-            Some(JUMP | GOTO) if depth >= DEEPEST => Ends::ANY,
-            Some(JUMP) => {
+        let chain = verdict.text(elem::VERDICT_CHAIN).unwrap_or_default();
+        match verdict.be32(elem::VERDICT_CODE) {
+            Some(NF_ACCEPT) => Ends::ACCEPT,
+            Some(NF_DROP) => Ends::DROP,
+            Some(NFT_RETURN) => Ends::LEAVE,
+            Some(NFT_JUMP | NFT_GOTO) if depth >= DEEPEST => Ends::ANY,
+            Some(NFT_JUMP) => {
                 let inner = self.through(chain, depth + 1);
                 let back = if inner.can(Ends::LEAVE) { Ends::NEXT } else { Ends::default() };
                 inner.without(Ends::LEAVE).or(back)
             }
-            Some(GOTO) => self.through(chain, depth + 1),
+            Some(NFT_GOTO) => self.through(chain, depth + 1),
             _ => Ends::ANY,
         }
     }
@@ -308,7 +298,7 @@ fn target(name: &str) -> Step {
 /// `enum nft_cmp_attributes`; only equal and not equal.
 fn compare(attrs: &Attrs<'_>, registers: &Registers) -> Maybe {
     let value = registers.get(&attrs.be32(1)?)?.as_ref()?;
-    let wanted = attrs.nest(3)?.find(DATA_VALUE)?;
+    let wanted = attrs.nest(3)?.find(elem::DATA_VALUE)?;
     // A name of an interface may be compared by its beginning.
     let equal = value.get(..wanted.len())? == wanted;
     match attrs.be32(2)? {
@@ -325,7 +315,7 @@ fn bitwise(attrs: &Attrs<'_>, registers: &Registers) -> Option<Vec<u8>> {
         return None;
     }
     let value = registers.get(&attrs.be32(1)?)?.as_ref()?;
-    let mask = attrs.nest(4)?.find(DATA_VALUE)?;
-    let xor = attrs.nest(5)?.find(DATA_VALUE)?;
+    let mask = attrs.nest(4)?.find(elem::DATA_VALUE)?;
+    let xor = attrs.nest(5)?.find(elem::DATA_VALUE)?;
     Some(value.iter().zip(mask).zip(xor).map(|((value, mask), xor)| (value & mask) ^ xor).collect())
 }
