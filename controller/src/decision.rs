@@ -111,10 +111,7 @@ impl Desired {
     /// Leaves out what the annotations of the Service have no room for, and says so: it is to get its address all the
     /// same.
     pub fn fit(&mut self, seen: &SeenService) {
-        let wanted = [
-            (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
-            (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
-        ];
+        let wanted = self.recorded(seen);
         let size =
             |name: &str, value: &Option<Box<str>>| value.as_ref().map_or(0, |value| name.len() + value.len());
         let ours: usize = wanted.iter().map(|(name, has, _)| size(name, has)).sum();
@@ -207,14 +204,19 @@ impl Desired {
         json!({"loadBalancer": {"ingress": ingress}, "conditions": all})
     }
 
+    /// The annotations that we write: what stands there, and what is to stand there.
+    const fn recorded<'a>(&'a self, seen: &'a SeenService) -> [Wanted<'a>; 2] {
+        [
+            (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
+            (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
+        ]
+    }
+
     fn metadata(&self, seen: &SeenService) -> Option<Metadata> {
         let mut ops = Vec::new();
         finalizer(seen, self.finalizer, &mut ops);
         let guards = self.finalizer && !ops.is_empty();
-        let wanted = [
-            (annotation::ALLOCATED_FROM, &seen.allocated_from, &self.allocated_from),
-            (annotation::ON_REMOVAL, &seen.on_removal, &self.on_removal),
-        ];
+        let wanted = self.recorded(seen);
         annotations(seen, &wanted, &mut ops);
         let ports = self.node_ports.iter().flat_map(|(at, number)| node_port(&seen.ports, *at, *number));
         let node_ports: Vec<Value> = ports.collect();

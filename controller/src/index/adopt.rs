@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use landfall_core::addr::Family;
 use landfall_core::allocate::may_have;
+use landfall_core::demand::Demand;
 use landfall_core::ledger::Terms;
 use landfall_core::name::ServiceKey;
 
+use super::decide::Asking;
 use super::{Entry, Index};
 use crate::seen::SeenService;
 
@@ -52,18 +54,9 @@ impl Index {
             return;
         }
         let ours = proven(&entry.seen);
-        let asking = self.asking(entry);
-        let terms = Terms::from(&demand);
-        let mut adopted = Vec::new();
-        for addr in wanted(&entry.seen) {
-            let who = asking.claimant(key);
-            let allowed =
-                ours.contains(&addr) || may_have(&self.ledger, &self.pools, who, &demand, addr).is_ok();
-            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
-                self.since.insert((key.clone(), addr), self.now);
-                adopted.push(addr);
-            }
-        }
+        let (asking, addresses) = (self.asking(entry), wanted(&entry.seen));
+        let take = |addr: &IpAddr| self.take_over(key, *addr, &asking, &demand, ours.contains(addr));
+        let adopted = addresses.into_iter().filter(take).collect();
         if let Some(entry) = self.services.get_mut(key) {
             entry.granted = adopted;
         }
@@ -80,14 +73,13 @@ impl Index {
         let held = self.ledger.held(key);
         let written: Vec<IpAddr> =
             wanted(&entry.seen).into_iter().filter(|addr| !held.contains(addr)).collect();
-        let asking = self.asking(entry);
-        let terms = Terms::from(&demand);
-        for addr in written {
-            let allowed = may_have(&self.ledger, &self.pools, asking.claimant(key), &demand, addr).is_ok();
-            if allowed && self.ledger.take(&self.pools, key, addr, &terms).is_ok() {
-                tracing::info!(service = %key, %addr, "taking over an address that somebody wrote into the status");
-                self.since.insert((key.clone(), addr), self.now);
-                if let Some(entry) = self.services.get_mut(key) {
+        if !written.is_empty() {
+            let asking = self.asking(entry);
+            for addr in written {
+                if self.take_over(key, addr, &asking, &demand, false)
+                    && let Some(entry) = self.services.get_mut(key)
+                {
+                    tracing::info!(service = %key, %addr, "taking over an address that somebody wrote into the status");
                     entry.granted.retain(|other| Family::of(*other) != Family::of(addr));
                     entry.granted.push(addr);
                 }
@@ -96,5 +88,23 @@ impl Index {
         if stood && self.services.get(key).is_some_and(|entry| !entry.stands()) {
             tracing::info!(service = %key, "somebody wrote into the status of this Service; it is put right");
         }
+    }
+    /// Enters an address that stands in the status of a Service, if it is `proven` or the Service might have asked for
+    /// it, and nobody is in the way.
+    fn take_over(
+        &mut self,
+        key: &ServiceKey,
+        addr: IpAddr,
+        asking: &Asking,
+        demand: &Demand,
+        proven: bool,
+    ) -> bool {
+        let allowed =
+            proven || may_have(&self.ledger, &self.pools, asking.claimant(key), demand, addr).is_ok();
+        let taken = allowed && self.ledger.take(&self.pools, key, addr, &Terms::from(demand)).is_ok();
+        if taken {
+            self.since.insert((key.clone(), addr), self.now);
+        }
+        taken
     }
 }
