@@ -245,7 +245,7 @@ impl Sync {
             pulse.beat();
             self.publish();
             let work = self.has_work(Instant::now());
-            let publication = self.view.plans_stale().then_some(self.next_publication);
+            let publication = alarm(self.view.plans_stale(), self.next_publication, Instant::now());
             let wake = self.holds.next().into_iter().chain(publication).min();
             let wake = wake.unwrap_or_else(|| Instant::now() + HEARTBEAT);
             tokio::select! {
@@ -408,6 +408,12 @@ impl Sync {
 /// The networks of this node's pods: those that the user gave, else those of the Node object.
 fn pod_cidrs<'a>(view: &'a View, given: &'a [IpNet]) -> &'a [IpNet] {
     if given.is_empty() { view.pod_cidrs() } else { given }
+}
+
+/// When to publish what is stale. One whose time has come waits for something else, such as the first lists: that wakes
+/// the loop by itself, and an alarm in the past would never let it rest.
+fn alarm(stale: bool, next: Instant, now: Instant) -> Option<Instant> {
+    (stale && next > now).then_some(next)
 }
 
 /// Waits for room for a batch.

@@ -366,3 +366,12 @@ async fn the_time_of_a_change_does_not_begin_with_a_report_that_changed_nothing(
     rig.set("b", VIPS[1], 8).await;
     assert!(rig.batch().await.since >= began);
 }
+
+#[test]
+fn plans_that_wait_for_something_else_than_time_let_the_loop_rest() {
+    let now = Instant::now();
+    let soon = now + Duration::from_millis(1);
+    assert_eq!(alarm(true, soon, now), Some(soon));
+    assert_eq!(alarm(true, now, now), None, "the first lists have not come, say");
+    assert_eq!(alarm(false, soon, now), None);
+}
