@@ -8,14 +8,13 @@ use landfall_core::name::Iface;
 
 use super::super::Surroundings;
 use super::super::proc;
+use crate::nft::model::{ct_state, ct_status};
 
 /// Bits of conntrack's state as nftables has them (`NF_CT_STATE_BIT`), and of its status (`IPS_*`).
 const ESTABLISHED: u32 = 1 << 1;
-const NEW: u32 = 1 << 3;
 const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
 const CONFIRMED: u32 = 1 << 3;
-const DST_NAT: u32 = 1 << 5;
 const DST_NAT_DONE: u32 = 1 << 8;
 
 /// The fixed part of an IPv4 header without options, and an IPv6 header.
@@ -71,8 +70,10 @@ fn packet(family: Family, reply: bool, pod: Option<(IpAddr, Option<Iface>)>, lan
         from,
         to,
         header: header(family, reply, addr),
-        state: if reply { ESTABLISHED } else { NEW },
-        status: DST_NAT | DST_NAT_DONE | if reply { SEEN_REPLY | ASSURED | CONFIRMED } else { 0 },
+        state: if reply { ESTABLISHED } else { ct_state::NEW },
+        status: ct_status::DESTINATION_NAT
+            | DST_NAT_DONE
+            | if reply { SEEN_REPLY | ASSURED | CONFIRMED } else { 0 },
     }
 }
 
