@@ -11,7 +11,7 @@ use landfall_core::service::Affinity;
 use landfall_speaker::datapath::DataPath;
 use landfall_speaker::nft;
 
-use crate::rig::{FAMILIES, NODE, SEED, Web, client_addr, data_path, names, pod_addr, vip};
+use crate::rig::{FAMILIES, NODE, Web, client_addr, data_path, data_paths, names, pod_addr, vip};
 use crate::world::{World, met_udp};
 
 const ALL: [&str; 3] = ["p1", "p2", "p3"];
@@ -248,10 +248,7 @@ fn with_the_policy_local_a_client_keeps_an_endpoint_of_this_node_only() {
 fn two_nodes_choose_the_same_endpoint_for_a_client_without_a_record() {
     // S110
     let world = World::new();
-    let mut paths = ["node", "node2"].map(|node| {
-        let kernel = world.inside(node, || nft::Kernel::open().unwrap());
-        DataPath::new(kernel, SEED)
-    });
+    let mut paths = data_paths(&world);
     for path in &mut paths {
         Web::new(100, &ALL).sticky(LONG).apply(path);
     }

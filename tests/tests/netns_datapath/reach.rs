@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use landfall_core::addr::Family;
-use landfall_speaker::datapath::{DataPath, NodeNet};
-use landfall_speaker::nft;
+use landfall_speaker::datapath::NodeNet;
 
-use crate::rig::{FAMILIES, SEED, Web, both, client_addr, data_path, names, node_addr, pod_addr, vip};
+use crate::rig::{FAMILIES, Web, both, client_addr, data_path, data_paths, names, node_addr, pod_addr, vip};
 use crate::world::{Met, World, met_udp};
 
 // S1, S38
@@ -182,10 +181,7 @@ fn an_endpoint_in_the_nodes_own_network_is_reached_from_everywhere() {
 fn pods_and_nodes_that_clients_do_not_send_to_reach_the_address_too() {
     // X27: clients send to the first node; the second one carries what begins on it.
     let world = World::new();
-    let mut paths = ["node", "node2"].map(|node| {
-        let kernel = world.inside(node, || nft::Kernel::open().unwrap());
-        DataPath::new(kernel, SEED)
-    });
+    let mut paths = data_paths(&world);
     paths[1].set_node(NodeNet {
         pod_cidrs: ["10.244.2.0/24", "fd00:244:2::/64"].map(|net| net.parse().unwrap()).to_vec(),
     });
@@ -292,10 +288,7 @@ fn a_node_that_does_not_know_its_pods_treats_them_like_anybody() {
 #[test]
 fn two_nodes_choose_the_same_endpoint_for_a_flow() {
     let world = World::new();
-    let mut paths = ["node", "node2"].map(|node| {
-        let kernel = world.inside(node, || nft::Kernel::open().unwrap());
-        DataPath::new(kernel, SEED)
-    });
+    let mut paths = data_paths(&world);
     for path in &mut paths {
         Web::new(100, &["p3", "p1", "p2"]).apply(path);
     }

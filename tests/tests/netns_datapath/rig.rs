@@ -229,6 +229,14 @@ pub(crate) fn data_path(world: &World) -> DataPath<nft::Kernel> {
     path
 }
 
+/// A data path on each of the two nodes.
+pub(crate) fn data_paths(world: &World) -> [DataPath<nft::Kernel>; 2] {
+    ["node", "node2"].map(|node| {
+        let kernel = world.inside(node, || nft::Kernel::open().expect("NETLINK_NETFILTER"));
+        DataPath::new(kernel, SEED)
+    })
+}
+
 /// One attempt with each protocol.
 pub(crate) fn both(world: &World, host: &str, to: SocketAddr) -> [Met; 2] {
     [world.tcp(host, to), world.udp(host, to)]
